@@ -1,0 +1,81 @@
+"""What an engine is: uint8 crops in, uint8 crops out. It knows nothing of faces, video or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+if TYPE_CHECKING:  # the command imports this file for its errors alone, and must start at once
+    import numpy as np
+    from numpy.typing import NDArray
+
+CROP_HEIGHT, CROP_WIDTH = 112, 96
+
+
+class EngineError(Exception):
+    """An engine cannot be made or cannot run; the message names what is missing and how to get it."""
+
+
+class EngineUnknown(EngineError):
+    """No engine or model of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a model file says of itself, in its ONNX metadata."""
+
+    name: str
+    margin: int = 0  # px of real surroundings on each side of an input crop
+    kernels: bool = False  # whether it also returns the motion kernels that it found
+    version: str = ""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of one input crop."""
+        return CROP_HEIGHT + 2 * self.margin, CROP_WIDTH + 2 * self.margin, 3
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> ModelSpec:
+        """The spec in an ONNX file's metadata.
+
+        Raises:
+            EngineError: the file was not exported by `unsmear export`.
+        """
+        try:
+            return cls(metadata["unsmear.name"], int(metadata["unsmear.margin"]),
+                       metadata["unsmear.kernels"] == "1", metadata.get("unsmear.version", ""))
+        except (KeyError, ValueError) as error:
+            raise EngineError(f"{source} is not a model of this program (its metadata lack {error}); "
+                              "make one with 'unsmear export'") from error
+
+
+class Restored(NamedTuple):
+    """What an engine returns for N crops."""
+
+    crops: NDArray[np.uint8]  # (N, 112, 96, 3) RGB
+    kernels: NDArray[np.float32] | None  # (N, 33, 33), each of sum 1, where the model estimates motion
+
+
+class Engine(Protocol):
+    """A model ready to run; a context manager. Calls come from one thread at a time."""
+
+    spec: ModelSpec
+
+    def run(self, crops: NDArray[np.uint8]) -> Restored:
+        """Restore crops (N, 112 + 2 margin, 96 + 2 margin, 3), RGB, N >= 1.
+
+        Raises:
+            EngineError: the device failed. The crops are as they were.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device; `run` is not called again."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None: ...

@@ -1,0 +1,1 @@
+"""Video in, the same video with its faces restored out."""

@@ -1,0 +1,5 @@
+"""`python -m stream` is `unsmear`."""
+
+from stream.cli import main
+
+main()

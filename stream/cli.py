@@ -1,0 +1,268 @@
+"""The command: parse, build, run, exit code. Heavy imports stand inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import traceback
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from engine import EngineError
+from stream.errors import UnsmearError, UsageError
+
+if TYPE_CHECKING:
+    from stream.pipeline import Job
+
+ENGINE_EXIT_CODE = 6
+INTERRUPTED = 130
+
+
+class Time(click.ParamType):
+    """Seconds, or [hh:]mm:ss[.fraction], as an exact Fraction."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """See `click.ParamType.convert`."""
+        try:
+            total = Fraction(0)
+            for part in str(value).split(":"):
+                number = Fraction(part)
+                if number < 0:
+                    raise ValueError
+                total = total * 60 + number
+            return total
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"'{value}' is no time; give seconds (12.5) or hh:mm:ss", param, ctx)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="unsmear", prog_name="unsmear")
+def cli() -> None:
+    """Restore faces that motion has smeared, in video files and pictures.
+
+    A restored face is a plausible guess, never evidence of identity.
+    """
+
+
+@cli.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="A file, or a folder for several inputs. "
+              "[default: <stem>_restored<suffix> beside the input]")
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@click.option("--from", "begin", type=Time(), help="Start here: seconds or hh:mm:ss.")
+@click.option("--to", "end", type=Time(), help="Stop here.")
+@click.option("--strength", type=float, help="How much of the restoring is pasted, 0..1. [default: 1]")
+@click.option("--compare", is_flag=True, help="Write input and result side by side.")
+@click.option("--engine", help="What runs the network: onnxruntime, or echo for a dry run.")
+@click.option("--model", help="A shipped model's name, or an .onnx file. [default: fast]")
+@click.option("--config", type=click.Path(path_type=Path), help="A TOML file laid over the defaults.")
+@click.option("--encoder", help="libx264, libx265, libsvtav1, ffv1, ... [default: the source's codec or H.264]")
+@click.option("--crf", type=float, help="Quality of the encoder, lower is better. [default: 18]")
+@click.option("--preset", help="Speed of the encoder: ultrafast ... veryslow. [default: medium]")
+@click.option("--report", type=click.Path(path_type=Path), help="Write what was done as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
+@click.option("-v", "--verbose", is_flag=True, help="Tell more; show tracebacks.")
+def restore(inputs: tuple[Path, ...], output: Path | None, overwrite: bool, begin: Fraction | None,
+            end: Fraction | None, compare: bool, config: Path | None, report: Path | None, quiet: bool, verbose: bool,
+            **options: Any) -> None:
+    """Restore the faces in video files and still images.
+
+    \b
+    Examples:
+      unsmear restore clip.mp4                      writes clip_restored.mp4
+      unsmear restore clip.mp4 -o out.mp4 --compare --from 0:10 --to 0:20
+      unsmear restore *.mp4 -o restored/            a folder for several inputs
+      unsmear restore photo.jpg
+    """
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    from engine import open_engine
+    from stream.config import load_settings
+    from stream.faces.finder import open_finder
+    from stream.pipeline import restore_file
+
+    tables = {"engine": "restore", "model": "restore", "strength": "restore", "crf": "encoder", "preset": "encoder"}
+    given: dict[str, dict[str, Any]] = {"restore": {}, "encoder": {}}
+    for key, value in options.items():
+        if value is not None:
+            given[tables.get(key, "encoder")]["name" if key == "encoder" else key] = value
+    settings = load_settings(config, given)
+    if begin is not None and end is not None and end <= begin:
+        raise UsageError("--to must lie after --from")
+    jobs = plan(inputs, output, begin=begin, end=end, compare=compare, overwrite=overwrite, quiet=quiet)
+    reports, failures = [], []
+    with open_engine(settings.restore.engine, settings.restore.model, settings.restore.threads) as engine:
+        finder = open_finder(settings.faces.finder)
+        try:
+            for job in jobs:
+                try:
+                    done = restore_file(job, settings, finder, engine)
+                except UnsmearError as error:
+                    if len(jobs) == 1:
+                        raise
+                    failures.append(error)
+                    reports.append({"input": str(job.source), "error": str(error), "exit_code": error.exit_code})
+                    click.echo(f"unsmear: {error}", err=True)
+                    continue
+                reports.append(done)
+                if not quiet:
+                    summarise(done)
+        finally:
+            finder.close()
+            if report is not None:
+                write_report(report, reports)
+    if failures:
+        click.echo(f"unsmear: {len(failures)} of {len(jobs)} inputs failed", err=True)
+        raise click.exceptions.Exit(failures[0].exit_code)
+
+
+def plan(inputs: tuple[Path, ...], output: Path | None, **how: Any) -> list[Job]:
+    """Which input goes to which output.
+
+    Raises:
+        UsageError: several inputs and one file, or two inputs with one output.
+    """
+    from stream.pipeline import Job
+
+    folder = output is not None and (output.is_dir() or len(inputs) > 1 or str(output).endswith("/"))
+    if folder and output is not None:
+        if output.exists() and not output.is_dir():
+            raise UsageError(f"several inputs need a folder, and {output} is a file")
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the folder {output}: {error.strerror}") from error
+    jobs = []
+    for source in inputs:
+        beside = source.with_name(f"{source.stem}_restored{source.suffix}")
+        jobs.append(Job(source, beside if output is None else output / beside.name if folder else output, **how))
+    twice = {job.output for job in jobs if sum(other.output == job.output for other in jobs) > 1}
+    if twice:
+        raise UsageError(f"two inputs would be written to {min(twice)}")
+    return jobs
+
+
+def summarise(done: dict[str, Any]) -> None:
+    """One file's result, in a few lines on stderr."""
+    for note in done["notes"]:
+        click.echo(f"note: {note}", err=True)
+    left = ", ".join(f"{count} {why}" for why, count in done["passed_over"].items())
+    speed = f", {done['real_time']:.2f}x real time" if done["real_time"] else ""
+    click.echo(f"{done['output']}: {done['frames']} frames in {done['seconds']:.1f} s ({done['frames_per_second']:.1f} "
+               f"frames/s{speed}), {done['faces_restored']} faces restored in {done['frames_with_faces']} frames"
+               + (f", left alone: {left}" if left else ""), err=True)
+
+
+def write_report(path: Path, reports: list[dict[str, Any]]) -> None:
+    """All files' results as JSON.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    try:
+        path.write_text(json.dumps({"version": version("unsmear"), "files": reports}, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write the report {path}: {error.strerror}") from error
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--run", type=click.Path(path_type=Path), help="The run's folder; a run that lies there goes on. "
+              "[default: runs/<name of the config>]")
+@click.option("--weights", type=click.Path(path_type=Path), help="Start from the averaged weights (ema.pt) of another run.")
+def train(config: Path, run: Path | None, weights: Path | None) -> None:
+    """Train a network as a config says; Ctrl-C saves, and the same command goes on.
+
+    \b
+    Example:
+      unsmear train configs/fast.toml
+    """
+    require_torch()
+    from training.config import load_config
+    from training.train import train as run_training
+
+    loaded = load_config(config)
+    run_training(loaded, run or Path("runs") / loaded.name, weights)
+
+
+@cli.command()
+@click.argument("weights", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .onnx file.")
+def export(weights: Path, output: Path) -> None:
+    """Turn averaged weights (ema.pt) into an ONNX model that every engine runs.
+
+    \b
+    Example:
+      unsmear export runs/fast/ema.pt -o fast.onnx
+    """
+    require_torch()
+    from training.export import export as run_export
+
+    run_export(weights, output)
+
+
+@cli.command()
+@click.option("--model", default="fast", show_default=True, help="A shipped model's name, or an .onnx file.")
+@click.option("--engine", default="onnxruntime", show_default=True)
+@click.option("--faces", type=click.Path(path_type=Path), default=Path("../shared/data/lfw_pairs"), show_default=True,
+              help="A folder with images/ and landmarks.csv.")
+@click.option("--kernels", type=click.Path(path_type=Path), default=Path("../shared/data/kernels/levin.npz"),
+              show_default=True, help="An .npz of kernels, each (33, 33) with sum 1.")
+@click.option("--count", type=click.IntRange(1), default=600, show_default=True, help="Pictures, the folder's first.")
+@click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers as JSON as well.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Write a picture: blurry, restored, sharp.")
+def evaluate(model: str, engine: str, faces: Path, kernels: Path, count: int, as_json: Path | None,
+             sheet: Path | None) -> None:
+    """PSNR of restored beside blurry faces, for every benchmark kernel and for no blur.
+
+    \b
+    Example:
+      unsmear evaluate --model fast --faces ../shared/data/lfw_pairs --sheet sheet.png
+    """
+    require_torch()
+    from training.evaluate import evaluate as run_evaluation
+
+    click.echo(run_evaluation(model, engine, faces, kernels, count, as_json, sheet))
+
+
+def require_torch() -> None:
+    """Training is an extra.
+
+    Raises:
+        UsageError: torch is not installed.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise UsageError("this command needs the training extra: pip install 'unsmear[training]'")
+
+
+def main() -> NoReturn:
+    """Run the command and leave with an exit code; a fault is one line, with -v a traceback."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = 0
+    try:
+        code = cli.main(standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt) as error:
+        click.echo(f"unsmear: {error or 'interrupted'}", err=True)
+        code = INTERRUPTED
+    except (UnsmearError, EngineError) as error:
+        click.echo(f"unsmear: {error}", err=True)
+        code = error.exit_code if isinstance(error, UnsmearError) else ENGINE_EXIT_CODE
+    except Exception as error:
+        click.echo(f"unsmear: internal error: {type(error).__name__}: {error}; please report it, with what -v shows",
+                   err=True)
+        if {"-v", "--verbose"} & set(sys.argv):
+            traceback.print_exc()
+        code = 1
+    sys.exit(code)

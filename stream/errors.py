@@ -1,0 +1,35 @@
+"""Faults that a user can do something about, each with the exit code the command ends with.
+
+A message names the thing, its value and the fix, on one line. Engines have a tree of their own (`engine.EngineError`),
+because they know nothing of video; the command maps it to exit code 6.
+"""
+
+
+class UnsmearError(Exception):
+    """Root of the tree; only its children are raised."""
+
+    exit_code = 1
+
+
+class UsageError(UnsmearError):
+    """The command line or the configuration is wrong."""
+
+    exit_code = 2
+
+
+class InputError(UnsmearError):
+    """The input cannot be read: missing, empty, without video, or damaged."""
+
+    exit_code = 3
+
+
+class OutputError(UnsmearError):
+    """The output cannot be written; nothing that existed was harmed."""
+
+    exit_code = 5
+
+
+class SystemLibraryError(UnsmearError):
+    """A system library that OpenCV or MediaPipe loads is not installed."""
+
+    exit_code = 6

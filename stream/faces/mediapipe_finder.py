@@ -1,0 +1,82 @@
+"""MediaPipe: the full-range detector for the search, the face landmarker for the points. The only file that knows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import SystemLibraryError
+from stream.frame import Face
+
+MODELS = Path(__file__).parent / "models"
+
+# Points of the mesh: lids and corners of each eye (their mean is the eye), nose tip, mouth corners; image-left first.
+_POINTS = ([33, 133, 159, 145], [362, 263, 386, 374], [1], [61], [291])
+
+
+class MediaPipeFinder:
+    """See `Finder`."""
+
+    side_px = 256
+
+    def __init__(self) -> None:
+        """Load the models.
+
+        Raises:
+            SystemLibraryError: libGL, libEGL or a relative of theirs is missing.
+        """
+        try:
+            from mediapipe import Image, ImageFormat
+            from mediapipe.tasks.python import BaseOptions, vision
+
+            self._image, self._format = Image, ImageFormat.SRGB
+            self._detector = vision.FaceDetector.create_from_options(vision.FaceDetectorOptions(
+                BaseOptions(model_asset_path=str(MODELS / "face_detection_full_range.tflite")),
+                min_detection_confidence=0.5))
+            self._landmarker = vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(
+                BaseOptions(model_asset_path=str(MODELS / "face_landmarker.task")), num_faces=1,
+                min_face_detection_confidence=0.3, min_face_presence_confidence=0.4))
+        except (ImportError, OSError) as error:
+            if "shared object file" not in str(error):
+                raise
+            raise SystemLibraryError(
+                f"a system library is missing ({str(error).split(':')[0]}); on Debian or Ubuntu: "
+                "apt-get install libgl1 libglib2.0-0 libegl1 libgles2") from error
+
+    def search(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """See `Finder.search`."""
+        found = self._detector.detect(self._picture(image)).detections
+        rows = [(b.origin_x, b.origin_y, b.origin_x + b.width, b.origin_y + b.height, d.categories[0].score)
+                for d in found for b in [d.bounding_box]]
+        return np.array(rows, np.float64).reshape(-1, 5)
+
+    def look(self, image: NDArray[np.uint8]) -> Face | None:
+        """See `Finder.look`."""
+        found = self._landmarker.detect(self._picture(image)).face_landmarks
+        if not found:
+            return None
+        size = np.array(image.shape[1::-1], np.float64)
+        mesh = np.array([(p.x, p.y, p.z) for p in found[0]])
+        points = np.array([mesh[i, :2].mean(0) for i in _POINTS]) * size - 0.5  # pixel centres are whole numbers here
+        low, high = mesh[:, :2].min(0) * size, mesh[:, :2].max(0) * size
+        return Face(np.concatenate([low, high]), points, 1.0, _yaw(mesh))
+
+    def _picture(self, image: NDArray[np.uint8]):  # type: ignore[no-untyped-def]
+        # MediaPipe misreads arrays that are not contiguous.
+        return self._image(image_format=self._format, data=np.ascontiguousarray(image))
+
+    def close(self) -> None:
+        """See `Finder.close`; an object left open prints a traceback at interpreter exit."""
+        self._detector.close()
+        self._landmarker.close()
+
+
+def _yaw(mesh: NDArray[np.float64]) -> float:
+    """Degrees that the head is turned: how far the line through both cheeks (234, 454) points into the picture.
+
+    The mesh's z is in the scale of x, so the angle needs no camera.
+    """
+    across = mesh[454] - mesh[234]
+    return float(abs(np.degrees(np.arctan2(across[2], np.hypot(across[0], across[1])))))

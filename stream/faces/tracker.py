@@ -1,0 +1,76 @@
+"""Faces through time: who is who by overlap, short gaps bridged, points smoothed. Numbers only, no pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.faces.smooth import OneEuro
+from stream.frame import Face, Track
+
+SAME = 0.3  # overlap (intersection over union) from which two boxes are one face
+
+
+@dataclass(slots=True)
+class _State:
+    track: Track
+    filter: OneEuro
+
+
+class Tracker:
+    """Feed it, frame by frame, what was seen of each track and what is new."""
+
+    def __init__(self, max_gap: int, min_cutoff_hz: float = 1.5, beta: float = 4.0) -> None:
+        """A track that was not seen for more than `max_gap` frames ends."""
+        self._max_gap, self._min_cutoff, self._beta = max_gap, min_cutoff_hz, beta
+        self._states: list[_State] = []
+        self._next_id = 1
+
+    @property
+    def tracks(self) -> list[Track]:
+        """The tracks that live, oldest first."""
+        return [state.track for state in self._states]
+
+    def reset(self) -> None:
+        """Forget all: the scene is another one."""
+        self._states.clear()
+
+    def seen(self, track_id: int, face: Face | None, passed_s: float) -> None:
+        """What was found where a track was expected; None if nothing was. `passed_s` since the frame before."""
+        state = next(s for s in self._states if s.track.id == track_id)
+        old = state.track
+        if face is None:
+            state.track = replace(old, age=old.age + 1, lost=old.lost + 1)
+            return
+        eyes = float(np.hypot(*(face.landmarks[1] - face.landmarks[0])))
+        smooth = state.filter.step(face.landmarks, passed_s, max(eyes, 1.0))
+        state.track = replace(old, face=face, landmarks=smooth, age=old.age + 1, lost=0)
+
+    def add(self, face: Face) -> bool:
+        """Start a track for a face, unless one holds it already."""
+        if any(overlap(face.box, s.track.face.box) > SAME for s in self._states):
+            return False
+        state = _State(Track(self._next_id, face, face.landmarks, 0, 0), OneEuro(self._min_cutoff, self._beta))
+        state.filter.step(face.landmarks, 0.0, 1.0)
+        self._states.append(state)
+        self._next_id += 1
+        return True
+
+    def prune(self) -> None:
+        """End tracks that were lost too long, and the younger of two that have run into one another."""
+        kept: list[_State] = []
+        for state in self._states:
+            merged = any(overlap(state.track.face.box, k.track.face.box) > 0.6 for k in kept)
+            if state.track.lost <= self._max_gap and not merged:
+                kept.append(state)
+        self._states = kept
+
+
+def overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Intersection over union of two boxes (4,)."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    inter = float(np.prod(np.maximum(high - low, 0)))
+    union = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - inter
+    return inter / union if union > 0 else 0.0

@@ -1,0 +1,174 @@
+"""The stage that finds faces in frames, follows them, and cuts their crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.faces import align
+from stream.faces.finder import Finder, tiles
+from stream.faces.tracker import SAME, Tracker, overlap
+from stream.frame import Crop, Face, Found, Frame, Packet, Rect, Track
+from stream.media.color import align_rect, read_rgb
+from stream.stats import Stats
+
+LOOK = 2.0  # side of the square around a face that is looked at again, in widths of its box
+CUT = 0.11  # mean difference of two frames' luma, of its range, from which they are two scenes
+
+
+class FaceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Table [faces]."""
+
+    finder: str
+    min_size_px: int
+    max_yaw_deg: float
+    max_gap_frames: int
+
+
+def tile_side(min_size_px: int) -> int:
+    """Tiles on which the full-range detector, at 192 px inside, finds a face of that width: twelve faces wide."""
+    return 12 * min_size_px
+
+
+class FaceFinding:
+    """Frames in, frames with crops out."""
+
+    def __init__(self, finder: Finder, settings: FaceSettings, margin: int, stats: Stats) -> None:
+        self._finder, self._settings, self._margin, self._stats = finder, settings, margin, stats
+        self._tracker = Tracker(settings.max_gap_frames)
+        self._signature: NDArray[np.float32] | None = None
+        self._time: Fraction | None = None
+        self._tile = 0
+
+    def run(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
+        """The stage: packets pass, order is kept."""
+        for item in items:
+            if isinstance(item, Packet):
+                yield item
+                continue
+            with self._stats.timed("find"):
+                found = Found(item, self._crops(item))
+            yield found
+
+    def _crops(self, frame: Frame) -> tuple[Crop, ...]:
+        self._follow(frame)
+        crops = []
+        for track in self._tracker.tracks:
+            why = self._why_not(track)
+            if why is not None:
+                self._stats.passed_over[why] += 1
+                continue
+            matrix = align.similarity(track.landmarks)
+            crops.append(Crop(track, matrix, cut_crop(frame, matrix, self._margin)))
+        return tuple(crops)
+
+    def _why_not(self, track: Track) -> str | None:
+        if track.face.width_px < self._settings.min_size_px:
+            return "too small"
+        return "turned away" if track.face.yaw > self._settings.max_yaw_deg else None
+
+    def _follow(self, frame: Frame) -> None:
+        """Look again around each track, search a tile (all of them in a new scene), and let the tracker decide."""
+        now = frame.pts * frame.time_base
+        passed_s = float(now - self._time) if self._time is not None else 0.0
+        self._time = now
+        grid = tiles(frame.width, frame.height, tile_side(self._settings.min_size_px))
+        if self._is_new_scene(frame):
+            self._tracker.reset()
+            searched = grid
+        else:
+            for track in self._tracker.tracks:
+                self._tracker.seen(track.id, self._again(frame, track), passed_s)
+            self._tile = (self._tile + 1) % len(grid)
+            searched = [grid[self._tile]]
+        for rect in searched:
+            for box in self._search(frame, rect):
+                if any(overlap(box, t.face.box) > SAME for t in self._tracker.tracks):
+                    continue
+                face = self._look(frame, (box[:2] + box[2:]) / 2, 1.8 * float(box[2] - box[0]))
+                if face is not None and self._tracker.add(face):
+                    self._stats.tracks += 1
+        self._tracker.prune()
+
+    def _is_new_scene(self, frame: Frame) -> bool:
+        luma = frame.planes[0]
+        step = max(1, min(luma.shape) // 32)
+        signature = luma[step // 2 :: step, step // 2 :: step].astype(np.float32) / (2**frame.color.depth - 1)
+        before, self._signature = self._signature, signature
+        return before is None or before.shape != signature.shape or float(np.abs(signature - before).mean()) > CUT
+
+    def _again(self, frame: Frame, track: Track) -> Face | None:
+        box = track.face.box
+        side = LOOK * float(max(box[2:] - box[:2]))
+        face = self._look(frame, (box[:2] + box[2:]) / 2, side)
+        return face if face is not None and overlap(face.box, box) > 0.1 else None
+
+    def _look(self, frame: Frame, centre: NDArray[np.float64], side: float) -> Face | None:
+        half = max(round(side / 2), 8)
+        x, y = round(float(centre[0])), round(float(centre[1]))
+        view = View(frame, (x - half, y - half, x + half, y + half), self._finder.side_px)
+        face = self._finder.look(view.image)
+        if face is None:
+            return None
+        return Face(view.box_to_frame(face.box), view.to_frame(face.landmarks), face.score, face.yaw)
+
+    def _search(self, frame: Frame, rect: Rect) -> list[NDArray[np.float64]]:
+        view = View(frame, rect, self._finder.side_px)
+        return [view.box_to_frame(row[:4]) for row in self._finder.search(view.image)]
+
+
+class View:
+    """A square of a frame as an upright RGB picture (side, side, 3), black where the frame ends."""
+
+    def __init__(self, frame: Frame, square: Rect, side_px: int) -> None:
+        rect = align_rect(square, frame)
+        whole = square[2] - square[0]
+        scale = min(1.0, side_px / whole)
+        side = round(whole * scale)
+        self.image = np.zeros((side, side, 3), np.uint8)
+        self._turns = frame.color.rotation // 90
+        self._scale = side / whole
+        self._origin = np.array(square[:2], np.float64)
+        # Where the frame's part lies in the square, in px of the picture.
+        left, top = (max(round((rect[i] - square[i]) * self._scale), 0) for i in (0, 1))
+        right, bottom = (min(round((rect[i + 2] - square[i]) * self._scale), side) for i in (0, 1))
+        if right > left and bottom > top and rect[2] > rect[0] and rect[3] > rect[1]:
+            self.image[top:bottom, left:right] = read_rgb(frame, rect, (right - left, bottom - top))
+        self.image = np.rot90(self.image, self._turns)
+
+    def to_frame(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Points (N, 2) of the upright picture in px of the frame."""
+        last = self.image.shape[0] - 1
+        for _ in range(self._turns):
+            points = np.stack([last - points[:, 1], points[:, 0]], 1)
+        return (points + 0.5) / self._scale - 0.5 + self._origin
+
+    def box_to_frame(self, box: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A box (4,) of the upright picture in px of the frame."""
+        corners = self.to_frame(box.reshape(2, 2))
+        return np.concatenate([corners.min(0), corners.max(0)])
+
+
+def cut_crop(frame: Frame, matrix: NDArray[np.float64], margin: int) -> NDArray[np.uint8]:
+    """The crop that `matrix` (frame px to crop px) cuts out, (112 + 2 margin, 96 + 2 margin, 3) RGB."""
+    rect = crop_rect(frame, matrix, margin)
+    # A face much larger than the crop is read at half size, a third, ...: nothing aliases and little is converted.
+    less = max(1, int(1 / align.scale_of(matrix)))
+    width, height = max(1, (rect[2] - rect[0]) // less), max(1, (rect[3] - rect[1]) // less)
+    region = read_rgb(frame, rect, (width, height))
+    fx, fy = (rect[2] - rect[0]) / width, (rect[3] - rect[1]) / height
+    to_frame = np.array([[fx, 0.0, rect[0] + (fx - 1) / 2], [0.0, fy, rect[1] + (fy - 1) / 2], [0.0, 0.0, 1.0]])
+    return align.warp(region, matrix @ to_frame, margin)
+
+
+def crop_rect(frame: Frame, matrix: NDArray[np.float64], margin: int) -> Rect:
+    """The smallest rectangle of the frame that holds a crop, with a pixel or two to interpolate from."""
+    points = align.apply(align.inverse(matrix), align.corners(margin))
+    low, high = np.floor(points.min(0)).astype(int) - 2, np.ceil(points.max(0)).astype(int) + 3
+    x0, x1 = np.clip([low[0], high[0]], [0, 2], [frame.width - 2, frame.width])
+    y0, y1 = np.clip([low[1], high[1]], [0, 2], [frame.height - 2, frame.height])
+    return align_rect((int(x0), int(y0), int(x1), int(y1)), frame)

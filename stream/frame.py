@@ -1,0 +1,119 @@
+"""The values that move through the pipeline. Frozen; arrays are read-only once they are inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.uint8] | NDArray[np.uint16]
+Rect = tuple[int, int, int, int]  # x0, y0, x1, y1 in px of the frame, x1 and y1 outside
+
+
+@dataclass(frozen=True, slots=True)
+class Color:
+    """How the numbers in the planes are meant."""
+
+    pixel_format: str  # FFmpeg's name of the planes' layout, such as yuv420p10le
+    family: Literal["yuv", "gbr", "gray"]
+    depth: int  # bits a sample
+    shift: tuple[int, int]  # log2 of the chroma subsampling, horizontal and vertical
+    luma: tuple[float, float]  # weights of red and blue in luma (kr, kb), from the matrix
+    full_range: bool
+    chroma_left: bool  # chroma samples sit on the left luma column of their pair (MPEG), or between the two (JPEG)
+    tags: tuple[int, int, int, int]  # range, matrix, primaries, transfer, as the source coded them
+    sample_aspect_ratio: Fraction | None
+    rotation: int  # degrees counter-clockwise that a player turns the picture: 0, 90, 180, 270
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A decoded picture and its time: one value, so that no pixel gets another's time."""
+
+    index: int  # order of reading in this run, from 0
+    pts: int  # in units of time_base, from the container, never from a frame rate
+    duration: int  # in units of time_base; 0 if the container does not say
+    time_base: Fraction  # seconds a unit
+    planes: tuple[Plane, ...]  # (H, W) each, as decoded, in the source's own layout
+    color: Color
+
+    @property
+    def height(self) -> int:
+        """Rows of the coded picture, before any rotation."""
+        return int(self.planes[0].shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of the coded picture, before any rotation."""
+        return int(self.planes[0].shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """A packet of a stream that is copied (sound, subtitles, data), on its way between the frames."""
+
+    stream: int  # index of its stream in the source
+    native: Any  # the media library's own packet; only `stream.media` looks inside
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face in a picture."""
+
+    box: NDArray[np.float64]  # (4,) x0 y0 x1 y1 in px
+    landmarks: NDArray[np.float64]  # (5, 2) px: eyes, nose tip, mouth corners, image-left first
+    score: float  # 0..1
+    yaw: float = 0.0  # degrees that the head is turned away from the camera, either way
+
+    @property
+    def width_px(self) -> float:
+        """Width of the box."""
+        return float(self.box[2] - self.box[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A face through time."""
+
+    id: int  # never used again in a run
+    face: Face  # as found, or carried on where `lost` is not 0
+    landmarks: NDArray[np.float64]  # (5, 2) px, smoothed over time: what the crop is cut by
+    age: int  # frames since it was first seen
+    lost: int  # frames since it was last seen
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A face cut out of a frame for the engine."""
+
+    track: Track
+    matrix: NDArray[np.float64]  # (2, 3), frame px to crop px (without margin)
+    image: NDArray[np.uint8]  # (112 + 2 margin, 96 + 2 margin, 3) RGB
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What the engine made of a crop."""
+
+    crop: Crop
+    restored: NDArray[np.uint8]  # (112, 96, 3) RGB
+    strength: float  # 0..1, how much of the change is pasted
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A frame with its crops."""
+
+    frame: Frame
+    crops: tuple[Crop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """A frame with its restored patches."""
+
+    frame: Frame
+    patches: tuple[Patch, ...]

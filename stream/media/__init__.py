@@ -1,0 +1,1 @@
+"""Sources, sinks and colour: the only part that knows the media library."""

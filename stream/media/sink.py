@@ -1,0 +1,261 @@
+"""A file written beside its source: the video encoded anew, every other stream copied, under a temporary name until whole."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import av.error
+import msgspec
+import numpy as np
+
+from stream.errors import OutputError, UsageError
+from stream.frame import Color, Frame, Packet
+from stream.media.source import SourceInfo, reason
+
+NOTE = "Faces restored by a neural network: a plausible guess, never evidence of identity."
+
+# The encoder that keeps a codec; anything else becomes H.264.
+_ENCODERS = {"hevc": "libx265", "vp8": "libvpx-vp9", "vp9": "libvpx-vp9", "av1": "libsvtav1", "libdav1d": "libsvtav1",
+             "ffv1": "ffv1", "prores": "prores_ks"}
+_STILLS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".webp": "libwebp", ".tif": "tiff", ".tiff": "tiff",
+           ".bmp": "bmp"}
+
+
+class EncoderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Table [encoder]."""
+
+    name: str
+    crf: float
+    preset: str
+
+
+class FileSink:
+    """Write `Frame`s and `Packet`s; `commit` gives the file its name. A context manager that leaves nothing half done."""
+
+    def __init__(self, path: Path, source: SourceInfo, settings: EncoderSettings, overwrite: bool) -> None:
+        """Prepare to write `path`. Nothing that exists is touched before `commit`.
+
+        Raises:
+            OutputError: it exists, or its folder cannot be written.
+            UsageError: no such encoder, or none for this suffix.
+        """
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists; --overwrite replaces it")
+        if path.exists() and path.samefile(source.path):
+            raise OutputError(f"{path} is the input itself; give another output")
+        self.path, self._overwrite, self._source, self._settings = path, overwrite, source, settings
+        self._encoder = encoder_for(path, source, settings)
+        self._part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        options = {} if source.still else muxer_options(path, source)
+        try:
+            # av.open makes the file only with its header: make it now, so that a folder without permission is told at once.
+            self._part.touch(exist_ok=False)
+            self._container = av.open(str(self._part), "w", format="image2" if source.still else None,
+                                      options={"update": "1"} if source.still else options)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self._part.unlink(missing_ok=True)
+            raise OutputError(f"cannot write {path}: {reason(error)}") from error
+        self._video: Any = None
+        self._copied: dict[int, Any] = {}
+        self._waiting: list[Packet] = []
+        self.frames = 0
+        self.notes: list[str] = []
+
+    def write(self, item: Frame | Packet) -> None:
+        """Encode a frame or copy a packet.
+
+        Raises:
+            OutputError: the disk is full, or the encoder or container refuses.
+        """
+        try:
+            if isinstance(item, Frame):
+                if self._video is None:
+                    self._open(item)
+                self._container.mux(self._video.encode(self._picture(item)))
+                self.frames += 1
+            elif self._video is None:
+                self._waiting.append(item)
+            else:
+                self._copy(item)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise OutputError(f"cannot write {self.path}: {reason(error)}") from error
+
+    def commit(self, partial: bool = False) -> Path:
+        """Finish the file and give it its name; `<stem>.partial<suffix>` where it was cut short.
+
+        Raises:
+            OutputError: see `write`.
+        """
+        taken = self.path.exists() and not self._overwrite  # it has come into being meanwhile
+        path = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}") if partial or taken else self.path
+        try:
+            if self._video is not None:
+                self._container.mux(self._video.encode(None))
+            self._container.close()
+            os.replace(self._part, path)
+        except (av.error.FFmpegError, OSError) as error:
+            raise OutputError(f"cannot write {path}: {reason(error)}") from error
+        if taken and not partial:
+            raise OutputError(f"{self.path} has come into being meanwhile; the result is in {path}")
+        return path
+
+    def _open(self, first: Frame) -> None:
+        """Streams, metadata and chapters; the first frame says what the picture is."""
+        source, color = self._source, first.color
+        video = self._container.add_stream(self._encoder, rate=source.rate or Fraction(25))
+        context = video.codec_context
+        context.width, context.height = self._size(first)
+        context.pix_fmt = self._pixel_format(color)
+        context.time_base = video.time_base = source.time_base
+        context.thread_count = 0
+        if color.sample_aspect_ratio:
+            context.sample_aspect_ratio = color.sample_aspect_ratio
+        context.color_range, context.colorspace, context.color_primaries, context.color_trc = color.tags
+        if self._encoder == "mjpeg":
+            context.color_range = 2
+        context.options = encoder_options(self._encoder, self._settings)
+        self._video = video
+        if source.still:
+            return
+        if color.rotation:
+            video.set_display_rotation(color.rotation)
+        video.metadata.update(source.video.metadata)
+        video.disposition = source.video.disposition
+        for template in source.copied:
+            try:
+                copied = self._container.add_stream_from_template(template, opaque=True)
+            except (av.error.FFmpegError, ValueError) as error:
+                self.notes.append(f"stream {template.index} ({template.type}) does not fit into {self.path.suffix}: "
+                                  f"left out ({reason(error)})")
+                continue
+            copied.metadata.update(template.metadata)
+            copied.disposition = template.disposition
+            copied.time_base = template.time_base
+            self._copied[template.index] = copied
+        self._describe()
+        self._container.start_encoding()
+        for packet in self._waiting:
+            self._copy(packet)
+        self._waiting.clear()
+
+    def _describe(self) -> None:
+        source = self._source
+        drop = ("encoder", "major_brand", "minor_version", "compatible_brands")
+        metadata = {k: v for k, v in source.native.metadata.items() if k.lower() not in drop}
+        said = metadata.get("comment")
+        self._container.metadata.update({**metadata, "comment": f"{said} {NOTE}" if said and NOTE not in said else NOTE})
+        chapters = []
+        for chapter in source.native.chapters():
+            base = chapter["time_base"]
+            start, end = chapter["start"] * base - source.begin, chapter["end"] * base - source.begin
+            if end > 0 and (source.end is None or start < source.end - source.begin):
+                chapters.append({**chapter, "start": int(max(start, Fraction(0)) / base), "end": int(end / base)})
+        if chapters:
+            self._container.set_chapters(chapters)
+
+    def _copy(self, item: Packet) -> None:
+        stream = self._copied.get(item.stream)
+        if stream is not None:
+            item.native.stream = stream
+            self._container.mux_one(item.native)
+
+    def _size(self, frame: Frame) -> tuple[int, int]:
+        turned = self._source.still and frame.color.rotation % 180
+        return (frame.height, frame.width) if turned else (frame.width, frame.height)
+
+    def _pixel_format(self, color: Color) -> str:
+        """The source's own format if the encoder has it, else the one that loses least."""
+        offered = [f.name for f in av.Codec(self._encoder, "w").video_formats or []]
+        if color.pixel_format in offered or not offered:
+            return color.pixel_format
+        alpha = color.pixel_format in ("gbrap", "gbrap16le") or color.pixel_format.startswith("yuva")
+        wanted = {"gbr": ["rgba64be", "rgba", "bgra"] if alpha else ["rgb48be", "rgb48le", "rgb24", "bgr24", "bgr0"],
+                  "gray": ["gray16be", "gray16le", "gray"], "yuv": []}[color.family]
+        wanted = [w for w in wanted if color.depth > 8 or not ("16" in w or "48" in w or "64" in w)]
+        depth = "10le" if color.depth > 8 else ""
+        kinds = ["yuv420p", "yuv422p", "yuv444p"] if color.shift == (1, 1) else ["yuv444p", "yuv420p"]
+        wanted += [k + depth for k in kinds] + kinds + [f"yuvj{k[3:]}" for k in kinds] + ["rgb24", "bgr24", "bgra"]
+        chosen = next(w for w in [*wanted, offered[0]] if w in offered)
+        if not chosen.startswith(("rgb", "bgr", "gray")):
+            self.notes.append(f"{self._encoder} cannot hold {color.pixel_format}: the picture is converted to {chosen}")
+        return chosen
+
+    def _picture(self, frame: Frame) -> av.VideoFrame:
+        """The frame in the encoder's memory and format."""
+        planes, rotation = frame.planes, frame.color.rotation
+        if self._source.still and rotation:  # a still has no display matrix to carry: turn the picture itself
+            planes = tuple(np.rot90(p, rotation // 90) for p in planes)
+        picture = av.VideoFrame(planes[0].shape[1], planes[0].shape[0], frame.color.pixel_format)
+        for plane, data in zip(picture.planes, planes, strict=True):
+            rows = np.frombuffer(plane, data.dtype).reshape(plane.height, -1)
+            rows[:, : plane.width] = data
+        picture.color_range, picture.colorspace, picture.color_primaries, picture.color_trc = frame.color.tags
+        wanted = self._video.codec_context.pix_fmt
+        if wanted != frame.color.pixel_format:
+            picture = picture.reformat(format=wanted, dst_color_range=2 if self._encoder == "mjpeg" else None)
+        picture.pts, picture.time_base = frame.pts, frame.time_base
+        picture.duration = frame.duration
+        return picture
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Remove the temporary file if it was not committed."""
+        if not self._part.exists():
+            return
+        try:
+            self._container.close()
+        except (av.error.FFmpegError, OSError, ValueError):
+            pass  # the fault that brought us here is the one to tell
+        self._part.unlink(missing_ok=True)
+
+
+def encoder_for(path: Path, source: SourceInfo, settings: EncoderSettings) -> str:
+    """The encoder asked for, or the one that fits the output's suffix and the source's codec.
+
+    Raises:
+        UsageError: it does not exist here, or the suffix is no picture or video format.
+    """
+    suffix = path.suffix.lower()
+    if source.still:
+        if suffix not in _STILLS:
+            raise UsageError(f"cannot write a picture as '{suffix}'; use one of {', '.join(_STILLS)}")
+        return _STILLS[suffix]
+    name = settings.name
+    if name == "auto":
+        name = "libvpx-vp9" if suffix == ".webm" else _ENCODERS.get(source.codec, "libx264")
+    try:
+        av.Codec(name, "w")
+    except (av.error.FFmpegError, ValueError) as error:
+        raise UsageError(f"unknown encoder '{name}'; libx264, libx265, libsvtav1, libvpx-vp9 and ffv1 are there") from error
+    return name
+
+
+def encoder_options(name: str, settings: EncoderSettings) -> dict[str, str]:
+    """CRF and preset in an encoder's own words."""
+    crf = f"{settings.crf:g}"
+    if name in ("libx264", "libx265"):
+        quiet = {"x265-params": "log-level=error"} if name == "libx265" else {}
+        return {"crf": crf, "preset": settings.preset, **quiet}
+    if name == "libsvtav1":
+        return {"crf": str(round(settings.crf)), "preset": "8"}
+    if name == "libvpx-vp9":
+        return {"crf": str(round(settings.crf)), "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
+    return {"qmin": "2", "qmax": "2"} if name == "mjpeg" else {}
+
+
+def muxer_options(path: Path, source: SourceInfo) -> dict[str, str]:
+    """What a container needs so that every time stamp comes out as it went in."""
+    if path.suffix.lower() in (".mp4", ".m4v", ".mov", ".m4a", ".3gp"):
+        # An edit list counts in the movie's time scale: the video's own makes a late start exact.
+        return {"movie_timescale": str(source.time_base.denominator), "movflags": "+use_metadata_tags"}
+    if path.suffix.lower() in (".ts", ".m2ts", ".mts"):
+        return {"mpegts_copyts": "1"}
+    return {}

@@ -1,0 +1,256 @@
+"""A file opened for reading: frames of its one video stream and packets of all others, in the file's own order.
+
+What the input is gets probed, never judged by its suffix. A still image is a stream of one frame.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import av
+import av.error
+import numpy as np
+
+from stream.errors import InputError
+from stream.frame import Color, Frame, Packet, Plane
+
+log = logging.getLogger(__name__)
+
+# kr and kb of FFmpeg's matrix numbers: 1 bt709, 4 fcc, 5 bt470bg and 6 smpte170m (bt601), 7 smpte240m, 9 and 10 bt2020.
+_LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087),
+         9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What a probe tells."""
+
+    path: Path
+    container: str  # the demuxer's name
+    codec: str  # of the video stream
+    width: int
+    height: int
+    rate: Fraction | None  # frames per second, as declared; a hint only
+    time_base: Fraction
+    frames: int | None  # how many will come, where it can be told
+    duration_s: float | None
+    still: bool
+    native: Any  # the media library's container, for the sink's templates
+    video: Any  # the video stream
+    copied: tuple[Any, ...]  # the streams that are copied
+    begin: Fraction  # seconds that all times were moved back by (--from)
+    end: Fraction | None
+
+
+class FileSource:
+    """Iterate it once: `Frame`s and `Packet`s. A context manager."""
+
+    def __init__(self, path: Path, begin: Fraction | None = None, end: Fraction | None = None) -> None:
+        """Open and probe `path`; only what lies in [begin, end) seconds is read.
+
+        Raises:
+            InputError: missing, empty, damaged, or without video.
+        """
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, not a media file")
+        try:
+            if path.stat().st_size == 0:
+                raise InputError(f"{path} is empty (0 bytes)")
+            container = av.open(str(path), metadata_errors="replace")
+        except PermissionError as error:
+            raise InputError(f"{path} cannot be read: permission denied") from error
+        except (av.error.FFmpegError, OSError) as error:
+            raise InputError(f"{path} is damaged or no media file: {reason(error)}") from error
+        # An attached picture (cover art) is a video stream of one packet: it is copied.
+        videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not videos:
+            container.close()
+            raise InputError(f"{path} has no video stream")
+        self._container, self._video = container, videos[0]
+        self._video.thread_type = "AUTO"
+        self.damage: str | None = None  # what could not be read, once the iteration has ended
+        self.info = self._probe(path, begin, end)
+
+    def _probe(self, path: Path, begin: Fraction | None, end: Fraction | None) -> SourceInfo:
+        container, video = self._container, self._video
+        name = container.format.name
+        still = name.endswith("_pipe") or name == "image2"
+        start = begin or Fraction(0)
+        duration = None if container.duration is None else Fraction(container.duration, av.time_base)
+        if video.duration is not None and video.time_base is not None:
+            duration = video.duration * video.time_base
+        frames: int | None = 1 if still else video.frames or None
+        if duration is not None and (begin is not None or end is not None):
+            kept = max(min(end or duration, duration) - start, Fraction(0))
+            frames = None if not duration else int((frames or duration * (video.average_rate or 25)) * kept / duration)
+            duration = kept
+        elif frames is None and duration is not None and video.average_rate:
+            frames = int(duration * video.average_rate)
+        copied = tuple(s for s in container.streams if s is not video and s.type in ("audio", "subtitle", "data", "video")
+                       and s.time_base is not None)
+        return SourceInfo(
+            path=path, container=name, codec=video.codec_context.name, width=video.codec_context.width,
+            height=video.codec_context.height, rate=video.average_rate or video.base_rate,
+            time_base=video.time_base or Fraction(1, 25), frames=frames,
+            duration_s=None if duration is None else float(duration), still=still, native=container, video=video,
+            copied=copied, begin=start, end=end)
+
+    def __iter__(self) -> Iterator[Frame | Packet]:
+        """Read to the end. Damaged packets are passed over and told in `damage`.
+
+        Raises:
+            InputError: not one frame could be read.
+        """
+        info, count, packets, broken = self.info, 0, 0, 0
+        copied = {s.index for s in info.copied}
+        if info.begin:
+            self._container.seek(int(info.begin * av.time_base), backward=True)
+        demuxer = self._container.demux([self._video, *info.copied])
+        while True:
+            try:
+                packet = next(demuxer)
+            except StopIteration:
+                break
+            except av.error.FFmpegError as error:
+                self.damage = f"reading stopped after frame {count}: {reason(error)}"
+                break
+            if packet.stream.index in copied:
+                moved = self._cut(packet)
+                if moved is not None:
+                    yield moved
+                continue
+            packets += packet.size > 0
+            try:
+                pictures = packet.decode()
+            except av.error.FFmpegError as error:
+                broken += 1
+                log.debug("packet at pts %s: %s", packet.pts, reason(error))
+                continue
+            for picture in pictures:
+                frame = self._frame(picture, count)
+                if frame is None:
+                    continue
+                count += 1
+                yield frame
+            if info.end is not None and packet.dts is not None and packet.dts * info.time_base > info.end + 1:
+                break
+        if count == 0:
+            span = " in the time asked for" if info.begin or info.end is not None else ""
+            raise InputError(f"{info.path}: no frame could be decoded{span}"
+                             + (f" ({broken} damaged packets)" if broken else ""))
+        self._tell_damage(count, packets, broken)
+
+    def _tell_damage(self, count: int, packets: int, broken: int) -> None:
+        whole = self.info.end is None and not self.info.begin and not self.info.still
+        declared = self._video.frames
+        if self.damage is None and broken:
+            self.damage = f"{broken} damaged packets were passed over"
+        if self.damage is None and whole and 0 < packets < declared:
+            self.damage = f"the file ends after {packets} of {declared} frames"
+
+    def _cut(self, packet: av.Packet) -> Packet | None:
+        """A copied packet with its time moved; None outside the time asked for, or a flush at the end."""
+        if packet.dts is None or not packet.size:
+            return None
+        base, info = packet.time_base, self.info
+        if info.begin or info.end is not None:
+            at = (packet.pts if packet.pts is not None else packet.dts) * base
+            if at < info.begin or (info.end is not None and at >= info.end):
+                return None
+            offset = int(info.begin / base)
+            packet.dts -= offset
+            if packet.pts is not None:
+                packet.pts -= offset
+        return Packet(packet.stream.index, packet)
+
+    def _frame(self, picture: av.VideoFrame, index: int) -> Frame | None:
+        """A decoded picture as a Frame over the decoder's own memory; None outside the time asked for."""
+        info = self.info
+        base = picture.time_base or info.time_base
+        pts = picture.pts if picture.pts is not None else index if info.still else picture.dts
+        if pts is None:
+            return None
+        if pts * base < info.begin or (info.end is not None and pts * base >= info.end):
+            return None
+        if base != info.time_base:
+            pts = round(pts * base / info.time_base)
+        pts -= int(info.begin / info.time_base)
+        layout = planar(picture.format)
+        color = self._color(picture, layout)
+        if layout != picture.format.name:
+            picture = picture.reformat(format=layout)
+        return Frame(index, pts, picture.duration or 0, info.time_base, planes_of(picture), color)
+
+    def _color(self, picture: av.VideoFrame, layout: str) -> Color:
+        form = av.VideoFormat(layout, 16, 16)
+        matrix, chroma = int(picture.colorspace), form.components
+        jpeg = picture.format.name.startswith("yuvj")
+        shift = (0, 0)
+        if len(chroma) > 2 and not form.is_rgb:
+            shift = ((16 // chroma[1].width).bit_length() - 1, (16 // chroma[1].height).bit_length() - 1)
+        if matrix not in _LUMA:  # untagged: as players read it, by size
+            matrix = 1 if min(picture.width, picture.height) >= 720 and not jpeg else 5
+        context = self._video.codec_context
+        return Color(
+            pixel_format=layout, family="gbr" if form.is_rgb else "gray" if len(chroma) < 3 else "yuv",
+            depth=chroma[0].bits, shift=shift, luma=_LUMA[matrix], full_range=jpeg or int(picture.color_range) == 2,
+            chroma_left=not jpeg and shift[0] > 0,
+            tags=(int(picture.color_range), int(picture.colorspace), int(picture.color_primaries), int(picture.color_trc)),
+            sample_aspect_ratio=self._video.sample_aspect_ratio or context.sample_aspect_ratio or None,
+            rotation=int(picture.rotation) % 360)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+
+def planar(form: av.VideoFormat) -> str:
+    """The little-endian planar layout that holds all of `form`: most formats are in one already."""
+    parts = form.components
+    planes = {c.plane for c in parts}
+    packed = len(planes) < len(parts) or form.has_palette or not (form.is_planar or len(parts) == 1)
+    if not packed and not form.is_big_endian and form.name not in ("monow", "monob"):
+        return form.name
+    depth = max(c.bits for c in parts)
+    alpha = any(c.is_alpha for c in parts)
+    if form.is_rgb or form.has_palette:
+        return ("gbrap" if alpha else "gbrp") + ("16le" if depth > 8 else "")
+    if len(parts) < 3:
+        return "gray16le" if depth > 8 else "gray"
+    chroma = form.components[1]
+    wide, tall = chroma.width < form.width, chroma.height < form.height
+    kind = "yuv420p" if wide and tall else "yuv422p" if wide else "yuv444p"
+    return kind + (f"{depth}le" if depth > 8 else "")
+
+
+def planes_of(picture: av.VideoFrame) -> tuple[Plane, ...]:
+    """Read-only views (H, W) of a planar picture's memory; they keep it alive."""
+    parts = {c.plane: c for c in picture.format.components}
+    views = []
+    for index, plane in enumerate(picture.planes):
+        kind = np.uint8 if parts[index].bits <= 8 else np.uint16
+        rows = np.frombuffer(plane, kind).reshape(plane.height, plane.line_size // np.dtype(kind).itemsize)
+        view = rows[:, : plane.width]
+        view.flags.writeable = False
+        views.append(view)
+    return tuple(views)
+
+
+def reason(error: BaseException) -> str:
+    """The media library's own words for a fault, without its numbers and paths."""
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]

@@ -1,0 +1,76 @@
+"""The stage that adds each face's change to its frame, under a feathered mask, and touches nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
+from stream.find import crop_rect
+from stream.frame import Frame, Mended, Packet, Patch, Plane
+from stream.media.color import add_change
+from stream.stats import Stats
+
+FEATHER_PX = 16.0  # crop px over which the mask falls to nothing at the crop's border
+
+
+def paste(items: Iterable[Mended | Packet], compare: bool, stats: Stats) -> Iterator[Frame | Packet]:
+    """Frames with their faces restored; with `compare` as the right half beside the untouched left half."""
+    for item in items:
+        if isinstance(item, Packet):
+            yield item
+            continue
+        with stats.timed("paste"):
+            frame = paste_patches(item.frame, item.patches)
+            out = side_by_side(item.frame, frame) if compare else frame
+        stats.frames += 1
+        yield out
+
+
+def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
+    """The frame with the change of every patch added; the frame itself where there is none."""
+    if not patches:
+        return frame
+    planes: list[Plane] = [plane.copy() for plane in frame.planes]
+    for patch in patches:
+        change = masked_change(patch)
+        add_change(planes, frame.color, crop_rect(frame, patch.crop.matrix, 0), patch.crop.matrix, change)
+    for plane in planes:
+        plane.flags.writeable = False
+    return replace(frame, planes=tuple(planes))
+
+
+def masked_change(patch: Patch) -> NDArray[np.float32]:
+    """Restored minus input crop, (112, 96, 3) in units of 1/255, times mask and strength."""
+    image = patch.crop.image
+    top, left = (image.shape[0] - CROP_HEIGHT) // 2, (image.shape[1] - CROP_WIDTH) // 2
+    given = image[top : top + CROP_HEIGHT, left : left + CROP_WIDTH]
+    return (patch.restored.astype(np.float32) - given) * (mask() * np.float32(patch.strength))[..., None]
+
+
+@cache
+def mask() -> NDArray[np.float32]:
+    """1 inside the crop, falling smoothly to 0 at its border, with round corners; (112, 96)."""
+    x = np.minimum(np.arange(CROP_WIDTH), np.arange(CROP_WIDTH)[::-1])
+    y = np.minimum(np.arange(CROP_HEIGHT), np.arange(CROP_HEIGHT)[::-1])
+    short = np.maximum(1 - np.stack(np.meshgrid(x, y)) / FEATHER_PX, 0)  # how far into the feather, each way
+    inside = np.clip(1 - np.hypot(*short), 0, 1)
+    return (inside**2 * (3 - 2 * inside)).astype(np.float32)
+
+
+def side_by_side(left: Frame, right: Frame) -> Frame:
+    """Both frames in one picture, beside one another as a player shows them."""
+    turned = left.color.rotation % 180 != 0
+    axis = 0 if turned else 1
+    # An odd side would leave half a chroma sample in the middle: the last line is left out.
+    even = (left.height if turned else left.width) // 2 * 2
+    planes = []
+    for index, (a, b) in enumerate(zip(left.planes, right.planes, strict=True)):
+        chroma = left.color.family == "yuv" and index in (1, 2)
+        kept = even >> (left.color.shift[1 - axis] if chroma else 0)
+        planes.append(np.concatenate([np.take(p, range(kept), axis) if p.shape[axis] > kept else p for p in (a, b)], axis))
+    return replace(left, planes=tuple(planes))

@@ -1,0 +1,90 @@
+"""The order of the stages: source, find, restore, paste, sink, each in a lane of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from engine import Engine
+from stream.config import RestoreSettings
+from stream.errors import InputError
+from stream.faces.finder import Finder
+from stream.find import FaceFinding
+from stream.frame import Frame
+from stream.lanes import Lanes
+from stream.media.sink import FileSink
+from stream.media.source import FileSource
+from stream.paste import paste
+from stream.progress import Progress, real_time
+from stream.restore import restore
+from stream.stats import Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One file to restore."""
+
+    source: Path
+    output: Path
+    begin: Fraction | None = None  # seconds
+    end: Fraction | None = None
+    compare: bool = False
+    overwrite: bool = False
+    quiet: bool = False
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped by the user; the frames so far are in `path`."""
+
+    def __init__(self, path: Path, frames: int) -> None:
+        super().__init__(f"interrupted; the first {frames} frames are in {path}")
+
+
+def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: Engine) -> dict[str, Any]:
+    """Restore one file and tell what was done, as the report has it.
+
+    Raises:
+        InputError: it cannot be read, or only in part (what could be read is in the output).
+        OutputError: the output cannot be written.
+        EngineError: the engine failed.
+        Interrupted: Ctrl-C; what was written is closed and plays.
+    """
+    stats = Stats()
+    faces, run = settings.faces, settings.restore
+    with FileSource(job.source, job.begin, job.end) as source:
+        progress = Progress(source.info, stats, job.quiet)
+        with FileSink(job.output, source.info, settings.encoder, job.overwrite) as sink:
+            try:
+                with Lanes() as lanes:
+                    finding = FaceFinding(finder, faces, engine.spec.margin, stats)
+                    frames = lanes.run("read", source)
+                    found = lanes.run("find", finding.run(frames))
+                    mended = lanes.run("restore", restore(
+                        found, engine, run.batch, run.strength, faces.max_gap_frames, stats))
+                    pasted = lanes.run("paste", paste(mended, job.compare, stats))
+                    for item in pasted:
+                        with stats.timed("write"):
+                            sink.write(item)
+                        if isinstance(item, Frame):
+                            progress.frame()
+            except KeyboardInterrupt:
+                if sink.frames == 0:
+                    raise
+                raise Interrupted(sink.commit(partial=True), sink.frames) from None
+            finally:
+                progress.close()
+            output = sink.commit()
+        if source.damage is not None:
+            raise InputError(f"{job.source} is damaged: {source.damage}; the {sink.frames} frames that could be read are "
+                             f"in {output}")
+        seconds = progress.seconds
+        return {
+            "input": str(job.source), "output": str(output), "frames": sink.frames, "seconds": round(seconds, 3),
+            "frames_per_second": round(sink.frames / seconds, 2),
+            "real_time": real_time(sink.frames, source.info, seconds), "faces_restored": stats.faces_restored,
+            "frames_with_faces": stats.frames_with_faces, "tracks": stats.tracks, "passed_over": dict(stats.passed_over),
+            "stage_seconds": {k: round(v, 3) for k, v in stats.seconds.items()}, "model": engine.spec.name,
+            "model_version": engine.spec.version, "engine": run.engine, "notes": sink.notes,
+        }

@@ -1,0 +1,29 @@
+"""What a run counts: faces, what was passed over and why, and the seconds of each stage's own work."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stats:
+    """Each field is written by one stage only, so no lock is needed."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.faces_restored = 0
+        self.frames_with_faces = 0
+        self.tracks = 0
+        self.passed_over: Counter[str] = Counter()  # reason -> faces, once a frame
+        self.seconds: Counter[str] = Counter()  # stage -> seconds of its own work
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the time inside as work of `stage`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - began

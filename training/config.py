@@ -1,0 +1,86 @@
+"""One training run, as a TOML file says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from stream import settings
+from training.kernels import KernelConfig
+from training.network import NetworkConfig
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=1)]
+Precision = Literal["float32", "bfloat16", "auto"]
+
+
+class DegradeConfig(Struct, frozen=True, kw_only=True):
+    """What happens to a sharp crop beside the kernel."""
+
+    unblurred_share: Share
+    noise_share: Share
+    noise_max: Share
+    jpeg_share: Share
+    jpeg_min_quality: Annotated[int, Meta(ge=1, le=100)]
+    shift_px: Annotated[int, Meta(ge=0, le=16)]
+    gain: Share
+
+
+class LossConfig(Struct, frozen=True, kw_only=True):
+    """Weights of eq. 5."""
+
+    pixel: Literal["charbonnier", "l2"]
+    tv: Annotated[float, Meta(ge=0)]
+
+
+class OptimizerConfig(Struct, frozen=True, kw_only=True):
+    """How the weights move."""
+
+    kind: Literal["adamw", "rmsprop"]
+    learning_rate: Annotated[float, Meta(gt=0)]
+    betas: tuple[float, float]
+    weight_decay: Annotated[float, Meta(ge=0)]
+    clip_norm: Annotated[float, Meta(gt=0)]
+    warmup_steps: int
+    decay_steps: int
+    halve_after: int
+    decay_rate: Annotated[float, Meta(gt=0, le=1)]
+
+
+class RunConfig(Struct, frozen=True, kw_only=True):
+    """How long, and how often to look and to save."""
+
+    batch: Count
+    steps: Count
+    part_px: tuple[int, int]
+    whole_steps: Annotated[int, Meta(ge=0)]
+    ema: Share
+    validate_every: Count
+    save_every: Count
+
+
+class TrainConfig(Struct, frozen=True, kw_only=True):
+    """Everything that decides a run's numbers."""
+
+    name: str
+    faces: str  # a folder
+    seed: int
+    threads: Count
+    precision: Precision
+    network: NetworkConfig
+    kernels: KernelConfig
+    degrade: DegradeConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    run: RunConfig
+
+
+def load_config(path: Path) -> TrainConfig:
+    """A run's settings; every key must be there, none may be unknown.
+
+    Raises:
+        UsageError: see `stream.settings.build`.
+    """
+    return settings.build(TrainConfig, settings.load_toml(path), str(path))

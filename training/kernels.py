@@ -1,0 +1,75 @@
+"""Motion kernels: the path of a shaking camera drawn from a Gaussian process (section 3.1, eq. 4), rasterised."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+LENGTH_SCALE = 0.3  # l of eq. 4, set by the source that the paper follows
+STANDARD_DEVIATION = 0.25  # s of eq. 4
+TIME_STEP = 0.01
+FINE = 8  # points drawn between two samples of the path, so that no pixel of a fast stretch is skipped
+
+
+class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which kernels are drawn. The paper: valid size 8 to 20 px, in one fixed size (27 holds all)."""
+
+    side_px: int = 27
+    valid_min_px: int = 8
+    valid_max_px: int = 20
+    samples_min: int = 20  # N of section 3.1, path samples of TIME_STEP; the paper gives no range
+    samples_max: int = 100
+
+
+def matern52(distance: NDArray[np.float64], scale: float = LENGTH_SCALE) -> NDArray[np.float64]:
+    """The Matern-5/2 covariance of eq. 4 at time distances |t1 - t2|."""
+    r = np.sqrt(5.0) * distance / scale
+    return STANDARD_DEVIATION**2 * (1.0 + r + r * r / 3.0) * np.exp(-r)
+
+
+@lru_cache
+def _cholesky(samples: int) -> NDArray[np.float64]:
+    t = np.arange(samples) * TIME_STEP
+    covariance = matern52(np.abs(t[:, None] - t[None, :]))
+    return np.linalg.cholesky(covariance + 1e-10 * np.eye(samples))
+
+
+def sample_paths(rng: np.random.Generator, count: int, samples: int) -> NDArray[np.float64]:
+    """`count` paths (count, samples, 2), both coordinates from the process of eq. 4, in its own units."""
+    return np.einsum("ts,nsc->ntc", _cholesky(samples), rng.standard_normal((count, samples, 2)))
+
+
+def rasterise(path: NDArray[np.float64], side_px: int) -> NDArray[np.float32]:
+    """A path (T, 2) in pixels, evenly spaced in time, as a kernel (side, side): sum 1, centre of mass in the middle."""
+    steps = np.arange(0, len(path) - 1 + 1e-9, 1.0 / FINE)
+    low = np.minimum(steps.astype(int), len(path) - 2)
+    share = (steps - low)[:, None]
+    points = path[low] * (1 - share) + path[low + 1] * share
+    points = points - points.mean(0) + (side_px - 1) / 2
+    corner = np.floor(points).astype(int)
+    fx, fy = (points - corner).T
+    kernel = np.zeros(side_px * side_px)
+    for dx, dy, weight in ((0, 0, (1 - fx) * (1 - fy)), (1, 0, fx * (1 - fy)), (0, 1, (1 - fx) * fy), (1, 1, fx * fy)):
+        inside = np.clip(corner + (dx, dy), 0, side_px - 1)  # a path fits by its size; rounding may touch the rim
+        kernel += np.bincount(inside[:, 1] * side_px + inside[:, 0], weight, side_px * side_px)
+    return (kernel / kernel.sum()).reshape(side_px, side_px).astype(np.float32)
+
+
+def draw_kernels(rng: np.random.Generator, count: int, config: KernelConfig) -> NDArray[np.float32]:
+    """`count` new kernels (count, side, side). The larger side of each one's support is its valid size."""
+    kernels = np.empty((count, config.side_px, config.side_px), np.float32)
+    for i in range(count):
+        # Ten lengths are enough variety and keep the Cholesky factors cached.
+        samples = int(np.linspace(config.samples_min, config.samples_max, 10)[rng.integers(10)])
+        valid = int(rng.integers(config.valid_min_px, config.valid_max_px + 1))
+        path = sample_paths(rng, 1, samples)[0]
+        # Bilinear drawing widens a path by up to two pixels.
+        path *= (valid - 2) / np.ptp(path, axis=0).max()
+        # A path that dwells at one end has its centre of mass there and would reach past the rim.
+        reach = np.abs(path - path.mean(0)).max()
+        path *= min(1.0, (config.side_px / 2 - 1.5) / reach)
+        kernels[i] = rasterise(path, config.side_px)
+    return kernels

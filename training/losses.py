@@ -1,0 +1,43 @@
+"""The losses of eq. 5 to 8, each a mean over the batch, weighted by the mask (N, 1, H, W)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from training.config import LossConfig
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp(min=1)
+
+
+def l2(restored: Tensor, sharp: Tensor, mask: Tensor) -> Tensor:
+    """Eq. 6: the mean squared difference over pixels and channels."""
+    return _masked_mean((restored - sharp).square(), mask)
+
+
+def charbonnier(restored: Tensor, sharp: Tensor, mask: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """sqrt(d^2 + epsilon^2), a smooth absolute difference: kinder to a few large errors than eq. 6."""
+    return _masked_mean(((restored - sharp).square() + epsilon**2).sqrt(), mask)
+
+
+def total_variation(restored: Tensor) -> Tensor:
+    """Eq. 7: squared differences to the right and lower neighbour.
+
+    The paper's is a sum, thousands of times the averaged L2 of eq. 6; this is the mean, so that alpha compares with it.
+    """
+    right = (restored[..., :, 1:] - restored[..., :, :-1]).square().mean()
+    return right + (restored[..., 1:, :] - restored[..., :-1, :]).square().mean()
+
+
+def total(restored: Tensor, sharp: Tensor, mask: Tensor, config: LossConfig) -> Tensor:
+    """Eq. 5 without its facial term."""
+    pixel = charbonnier if config.pixel == "charbonnier" else l2
+    loss = pixel(restored, sharp, mask)
+    return loss + config.tv * total_variation(restored) if config.tv else loss
+
+
+def psnr(restored: Tensor, sharp: Tensor) -> Tensor:
+    """PSNR of each picture (N,), dB, for values in [0, 1]."""
+    return -10 * torch.log10((restored - sharp).square().mean((1, 2, 3)).clamp(min=1e-10))

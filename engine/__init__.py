@@ -39,8 +39,10 @@ def find_model(model: str) -> Path:
     path = WEIGHTS / f"{model}.onnx"
     if not path.is_file():
         names = sorted(p.stem for p in WEIGHTS.glob("*.onnx"))
-        raise EngineUnknown(f"model weights missing: no shipped model is called '{model}' "
-                            f"(shipped: {', '.join(names) or 'none'}; or give the path of an .onnx file)")
+        raise EngineUnknown(
+            f"model weights missing: no shipped model is called '{model}' "
+            f"(shipped: {', '.join(names) or 'none'}; or give the path of an .onnx file)"
+        )
     return path
 
 

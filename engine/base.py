@@ -44,11 +44,16 @@ class ModelSpec:
             EngineError: the file was not exported by `unsmear export`.
         """
         try:
-            return cls(metadata["unsmear.name"], int(metadata["unsmear.margin"]),
-                       metadata["unsmear.kernels"] == "1", metadata.get("unsmear.version", ""))
+            return cls(
+                metadata["unsmear.name"],
+                int(metadata["unsmear.margin"]),
+                metadata["unsmear.kernels"] == "1",
+                metadata.get("unsmear.version", ""),
+            )
         except (KeyError, ValueError) as error:
-            raise EngineError(f"{source} is not a model of this program (its metadata lack {error}); "
-                              "make one with 'unsmear export'") from error
+            raise EngineError(
+                f"{source} is not a model of this program (its metadata lack {error}); make one with 'unsmear export'"
+            ) from error
 
 
 class Restored(NamedTuple):
@@ -77,5 +82,6 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

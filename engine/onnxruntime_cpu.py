@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,7 +17,7 @@ class OnnxRuntimeEngine:
     """An ONNX model in an ONNX Runtime session. Scaling, clamping and rounding are inside the graph."""
 
     def __init__(self, model: Path, threads: int = 0) -> None:
-        """Load `model`; `threads` of the CPU work on one batch, 0 for one a core.
+        """Load `model`; `threads` of the CPU work on one batch, 0 for half of the cores.
 
         Raises:
             EngineError: the file is missing or no model.
@@ -26,7 +27,7 @@ class OnnxRuntimeEngine:
         if not model.is_file():
             raise EngineError(f"model weights missing: {model} does not exist")
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or max(1, (os.cpu_count() or 1) // 2)
         # A spinning worker would take the core that decodes and encodes.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
@@ -51,6 +52,7 @@ class OnnxRuntimeEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

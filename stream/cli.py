@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from engine import EngineError
-from stream.errors import UnsmearError, UsageError
+from stream.errors import Interrupted, UnsmearError, UsageError
 
 if TYPE_CHECKING:
     from stream.pipeline import Job
 
 ENGINE_EXIT_CODE = 6
-INTERRUPTED = 130
 
 
-class Time(click.ParamType):
+class Time(click.ParamType["Fraction"]):
     """Seconds, or [hh:]mm:ss[.fraction], as an exact Fraction."""
 
     name = "time"
@@ -54,8 +53,12 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="A file, or a folder for several inputs. "
-              "[default: <stem>_restored<suffix> beside the input]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A file, or a folder for several inputs. [default: <stem>_restored<suffix> beside the input]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @click.option("--from", "begin", type=Time(), help="Start here: seconds or hh:mm:ss.")
 @click.option("--to", "end", type=Time(), help="Stop here.")
@@ -66,13 +69,23 @@ def cli() -> None:
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file laid over the defaults.")
 @click.option("--encoder", help="libx264, libx265, libsvtav1, ffv1, ... [default: the source's codec or H.264]")
 @click.option("--crf", type=float, help="Quality of the encoder, lower is better. [default: 18]")
-@click.option("--preset", help="Speed of the encoder: ultrafast ... veryslow. [default: medium]")
+@click.option("--preset", help="Speed of the encoder: ultrafast ... veryslow. [default: faster]")
 @click.option("--report", type=click.Path(path_type=Path), help="Write what was done as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no summary.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell more; show tracebacks.")
-def restore(inputs: tuple[Path, ...], output: Path | None, overwrite: bool, begin: Fraction | None,
-            end: Fraction | None, compare: bool, config: Path | None, report: Path | None, quiet: bool, verbose: bool,
-            **options: Any) -> None:
+def restore(
+    inputs: tuple[Path, ...],
+    output: Path | None,
+    overwrite: bool,
+    begin: Fraction | None,
+    end: Fraction | None,
+    compare: bool,
+    config: Path | None,
+    report: Path | None,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
     """Restore the faces in video files and still images.
 
     \b
@@ -82,7 +95,10 @@ def restore(inputs: tuple[Path, ...], output: Path | None, overwrite: bool, begi
       unsmear restore *.mp4 -o restored/            a folder for several inputs
       unsmear restore photo.jpg
     """
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    if verbose:
+        for package in ("stream", "engine"):
+            logging.getLogger(package).setLevel(logging.DEBUG)
     from engine import open_engine
     from stream.config import load_settings
     from stream.faces.finder import open_finder
@@ -105,7 +121,7 @@ def restore(inputs: tuple[Path, ...], output: Path | None, overwrite: bool, begi
                 try:
                     done = restore_file(job, settings, finder, engine)
                 except UnsmearError as error:
-                    if len(jobs) == 1:
+                    if len(jobs) == 1 or isinstance(error, Interrupted):
                         raise
                     failures.append(error)
                     reports.append({"input": str(job.source), "error": str(error), "exit_code": error.exit_code})
@@ -155,9 +171,12 @@ def summarise(done: dict[str, Any]) -> None:
         click.echo(f"note: {note}", err=True)
     left = ", ".join(f"{count} {why}" for why, count in done["passed_over"].items())
     speed = f", {done['real_time']:.2f}x real time" if done["real_time"] else ""
-    click.echo(f"{done['output']}: {done['frames']} frames in {done['seconds']:.1f} s ({done['frames_per_second']:.1f} "
-               f"frames/s{speed}), {done['faces_restored']} faces restored in {done['frames_with_faces']} frames"
-               + (f", left alone: {left}" if left else ""), err=True)
+    click.echo(
+        f"{done['output']}: {done['frames']} frames in {done['seconds']:.1f} s ({done['frames_per_second']:.1f} "
+        f"frames/s{speed}), {done['faces_restored']} faces restored in {done['frames_with_faces']} frames"
+        + (f", left alone: {left}" if left else ""),
+        err=True,
+    )
 
 
 def write_report(path: Path, reports: list[dict[str, Any]]) -> None:
@@ -167,16 +186,23 @@ def write_report(path: Path, reports: list[dict[str, Any]]) -> None:
         UsageError: the file cannot be written.
     """
     try:
-        path.write_text(json.dumps({"version": version("unsmear"), "files": reports}, indent=2) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps({"version": version("unsmear"), "files": reports}, indent=2) + "\n", encoding="utf-8"
+        )
     except OSError as error:
         raise UsageError(f"cannot write the report {path}: {error.strerror}") from error
 
 
 @cli.command()
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), help="The run's folder; a run that lies there goes on. "
-              "[default: runs/<name of the config>]")
-@click.option("--weights", type=click.Path(path_type=Path), help="Start from the averaged weights (ema.pt) of another run.")
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    help="The run's folder; a run that lies there goes on. [default: runs/<name of the config>]",
+)
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Start from the averaged weights (ema.pt) of another run."
+)
 def train(config: Path, run: Path | None, weights: Path | None) -> None:
     """Train a network as a config says; Ctrl-C saves, and the same command goes on.
 
@@ -211,15 +237,26 @@ def export(weights: Path, output: Path) -> None:
 @cli.command()
 @click.option("--model", default="fast", show_default=True, help="A shipped model's name, or an .onnx file.")
 @click.option("--engine", default="onnxruntime", show_default=True)
-@click.option("--faces", type=click.Path(path_type=Path), default=Path("../shared/data/lfw_pairs"), show_default=True,
-              help="A folder with images/ and landmarks.csv.")
-@click.option("--kernels", type=click.Path(path_type=Path), default=Path("../shared/data/kernels/levin.npz"),
-              show_default=True, help="An .npz of kernels, each (33, 33) with sum 1.")
+@click.option(
+    "--faces",
+    type=click.Path(path_type=Path),
+    default=Path("../shared/data/lfw_pairs"),
+    show_default=True,
+    help="A folder with images/ and landmarks.csv.",
+)
+@click.option(
+    "--kernels",
+    type=click.Path(path_type=Path),
+    default=Path("../shared/data/kernels/levin.npz"),
+    show_default=True,
+    help="An .npz of kernels, each (33, 33) with sum 1.",
+)
 @click.option("--count", type=click.IntRange(1), default=600, show_default=True, help="Pictures, the folder's first.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers as JSON as well.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write a picture: blurry, restored, sharp.")
-def evaluate(model: str, engine: str, faces: Path, kernels: Path, count: int, as_json: Path | None,
-             sheet: Path | None) -> None:
+def evaluate(
+    model: str, engine: str, faces: Path, kernels: Path, count: int, as_json: Path | None, sheet: Path | None
+) -> None:
     """PSNR of restored beside blurry faces, for every benchmark kernel and for no blur.
 
     \b
@@ -253,15 +290,16 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt) as error:
-        click.echo(f"unsmear: {error or 'interrupted'}", err=True)
-        code = INTERRUPTED
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("unsmear: interrupted; nothing was written", err=True)
+        code = Interrupted.exit_code
     except (UnsmearError, EngineError) as error:
         click.echo(f"unsmear: {error}", err=True)
         code = error.exit_code if isinstance(error, UnsmearError) else ENGINE_EXIT_CODE
     except Exception as error:
-        click.echo(f"unsmear: internal error: {type(error).__name__}: {error}; please report it, with what -v shows",
-                   err=True)
+        click.echo(
+            f"unsmear: internal error: {type(error).__name__}: {error}; please report it, with what -v shows", err=True
+        )
         if {"-v", "--verbose"} & set(sys.argv):
             traceback.print_exc()
         code = 1

@@ -29,6 +29,12 @@ class OutputError(UnsmearError):
     exit_code = 5
 
 
+class Interrupted(UnsmearError):
+    """Stopped by the user; what was written so far was closed and plays."""
+
+    exit_code = 130
+
+
 class SystemLibraryError(UnsmearError):
     """A system library that OpenCV or MediaPipe loads is not installed."""
 

@@ -27,6 +27,7 @@ class FaceSettings(msgspec.Struct, frozen=True, kw_only=True):
     min_size_px: int
     max_yaw_deg: float
     max_gap_frames: int
+    look_every: int
 
 
 def tile_side(min_size_px: int) -> int:
@@ -45,17 +46,56 @@ class FaceFinding:
         self._tile = 0
 
     def run(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
-        """The stage: packets pass, order is kept."""
+        """The stage: packets pass, order is kept. Faces are looked for in every `look_every`-th frame and in the first
+        of a scene; between two looks they move in a straight line."""
+        waiting: list[Frame | Packet] = []
+        frames = 0
         for item in items:
+            if isinstance(item, Frame):
+                new_scene = self._is_new_scene(item)
+                if new_scene:
+                    yield from self._advance(waiting, False)
+                    waiting, frames = [], 0
+                waiting.append(item)
+                frames += 1
+                if new_scene or frames == self._settings.look_every:
+                    yield from self._advance(waiting, new_scene)
+                    waiting, frames = [], 0
+            elif waiting:
+                waiting.append(item)
+            else:
+                yield item
+        yield from self._advance(waiting, False)
+
+    def _advance(self, waiting: list[Frame | Packet], new_scene: bool) -> Iterator[Found | Packet]:
+        """Look at the last of the waiting frames and hand on all of them."""
+        frames = [item for item in waiting if isinstance(item, Frame)]
+        if not frames:
+            yield from ()
+            return
+        with self._stats.timed("find"):
+            if new_scene:
+                self._tracker.reset()
+            seen = [(t, self._again(frames[-1], t)) for t in self._tracker.tracks]
+        start, end = self._time, frames[-1].pts * frames[-1].time_base
+        for item in waiting:
             if isinstance(item, Packet):
                 yield item
                 continue
             with self._stats.timed("find"):
+                now = item.pts * item.time_base
+                share = float((now - start) / (end - start)) if start is not None and end > start else 1.0
+                for track, face in seen:
+                    moved = between(track.face, face, share) if face is not None else None
+                    self._tracker.seen(track.id, moved, 0.0 if self._time is None else float(now - self._time))
+                self._time = now
+                if item is frames[-1]:
+                    self._search(item, everywhere=new_scene)
+                    self._tracker.prune()
                 found = Found(item, self._crops(item))
             yield found
 
     def _crops(self, frame: Frame) -> tuple[Crop, ...]:
-        self._follow(frame)
         crops = []
         for track in self._tracker.tracks:
             why = self._why_not(track)
@@ -71,28 +111,19 @@ class FaceFinding:
             return "too small"
         return "turned away" if track.face.yaw > self._settings.max_yaw_deg else None
 
-    def _follow(self, frame: Frame) -> None:
-        """Look again around each track, search a tile (all of them in a new scene), and let the tracker decide."""
-        now = frame.pts * frame.time_base
-        passed_s = float(now - self._time) if self._time is not None else 0.0
-        self._time = now
+    def _search(self, frame: Frame, everywhere: bool) -> None:
+        """Start tracks for the faces of the next tile, or of all."""
         grid = tiles(frame.width, frame.height, tile_side(self._settings.min_size_px))
-        if self._is_new_scene(frame):
-            self._tracker.reset()
-            searched = grid
-        else:
-            for track in self._tracker.tracks:
-                self._tracker.seen(track.id, self._again(frame, track), passed_s)
-            self._tile = (self._tile + 1) % len(grid)
-            searched = [grid[self._tile]]
-        for rect in searched:
-            for box in self._search(frame, rect):
+        self._tile = (self._tile + 1) % len(grid)
+        for rect in grid if everywhere else [grid[self._tile]]:
+            view = View(frame, rect, self._finder.side_px)
+            for row in self._finder.search(view.image):
+                box = view.box_to_frame(row[:4])
                 if any(overlap(box, t.face.box) > SAME for t in self._tracker.tracks):
                     continue
                 face = self._look(frame, (box[:2] + box[2:]) / 2, 1.8 * float(box[2] - box[0]))
                 if face is not None and self._tracker.add(face):
                     self._stats.tracks += 1
-        self._tracker.prune()
 
     def _is_new_scene(self, frame: Frame) -> bool:
         luma = frame.planes[0]
@@ -116,9 +147,15 @@ class FaceFinding:
             return None
         return Face(view.box_to_frame(face.box), view.to_frame(face.landmarks), face.score, face.yaw)
 
-    def _search(self, frame: Frame, rect: Rect) -> list[NDArray[np.float64]]:
-        view = View(frame, rect, self._finder.side_px)
-        return [view.box_to_frame(row[:4]) for row in self._finder.search(view.image)]
+
+def between(a: Face, b: Face, share: float) -> Face:
+    """The face that is `share` of the way from a to b."""
+    return Face(
+        a.box + (b.box - a.box) * share,
+        a.landmarks + (b.landmarks - a.landmarks) * share,
+        b.score,
+        a.yaw + (b.yaw - a.yaw) * share,
+    )
 
 
 class View:
@@ -155,13 +192,13 @@ class View:
 
 def cut_crop(frame: Frame, matrix: NDArray[np.float64], margin: int) -> NDArray[np.uint8]:
     """The crop that `matrix` (frame px to crop px) cuts out, (112 + 2 margin, 96 + 2 margin, 3) RGB."""
-    rect = crop_rect(frame, matrix, margin)
-    # A face much larger than the crop is read at half size, a third, ...: nothing aliases and little is converted.
-    less = max(1, int(1 / align.scale_of(matrix)))
-    width, height = max(1, (rect[2] - rect[0]) // less), max(1, (rect[3] - rect[1]) // less)
-    region = read_rgb(frame, rect, (width, height))
-    fx, fy = (rect[2] - rect[0]) / width, (rect[3] - rect[1]) / height
-    to_frame = np.array([[fx, 0.0, rect[0] + (fx - 1) / 2], [0.0, fy, rect[1] + (fy - 1) / 2], [0.0, 0.0, 1.0]])
+    x0, y0, x1, y1 = crop_rect(frame, matrix, margin)
+    # A face much larger than the crop is read at a half, a quarter, ...: nothing aliases and little is converted.
+    less = 2 ** max(0, int(np.log2(1 / align.scale_of(matrix))))
+    unit = 2 * less
+    width, height = max((x1 - x0) // unit, 1) * 2, max((y1 - y0) // unit, 1) * 2
+    region = read_rgb(frame, (x0, y0, min(x0 + width * less, x1), min(y0 + height * less, y1)), (width, height))
+    to_frame = np.array([[less, 0.0, x0 + (less - 1) / 2], [0.0, less, y0 + (less - 1) / 2], [0.0, 0.0, 1.0]])
     return align.warp(region, matrix @ to_frame, margin)
 
 

@@ -1,7 +1,7 @@
 """Every thread and queue of the pipeline: a stage runs in a lane of its own, some items ahead of the next.
 
-A `Lanes` scope owns all threads. A stage's fault travels through the queues and is raised where the result is awaited;
-leaving the scope, for whatever reason, stops and joins every thread. Queues are bounded: a full one makes its stage wait.
+A `Lanes` scope owns all threads. A fault of a stage travels through the queues and is raised where its result is awaited.
+Leaving the scope, for whatever reason, stops and joins every thread. Queues are bounded: a full one makes its stage wait.
 """
 
 from __future__ import annotations
@@ -91,8 +91,9 @@ class Lanes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join()

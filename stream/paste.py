@@ -72,5 +72,7 @@ def side_by_side(left: Frame, right: Frame) -> Frame:
     for index, (a, b) in enumerate(zip(left.planes, right.planes, strict=True)):
         chroma = left.color.family == "yuv" and index in (1, 2)
         kept = even >> (left.color.shift[1 - axis] if chroma else 0)
-        planes.append(np.concatenate([np.take(p, range(kept), axis) if p.shape[axis] > kept else p for p in (a, b)], axis))
+        planes.append(
+            np.concatenate([np.take(p, range(kept), axis) if p.shape[axis] > kept else p for p in (a, b)], axis)
+        )
     return replace(left, planes=tuple(planes))

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine import Engine
 from stream.config import RestoreSettings
-from stream.errors import InputError
+from stream.errors import InputError, Interrupted
 from stream.faces.finder import Finder
 from stream.find import FaceFinding
 from stream.frame import Frame
@@ -35,13 +35,6 @@ class Job:
     quiet: bool = False
 
 
-class Interrupted(KeyboardInterrupt):
-    """Stopped by the user; the frames so far are in `path`."""
-
-    def __init__(self, path: Path, frames: int) -> None:
-        super().__init__(f"interrupted; the first {frames} frames are in {path}")
-
-
 def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: Engine) -> dict[str, Any]:
     """Restore one file and tell what was done, as the report has it.
 
@@ -61,8 +54,9 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
                     finding = FaceFinding(finder, faces, engine.spec.margin, stats)
                     frames = lanes.run("read", source)
                     found = lanes.run("find", finding.run(frames))
-                    mended = lanes.run("restore", restore(
-                        found, engine, run.batch, run.strength, faces.max_gap_frames, stats))
+                    mended = lanes.run(
+                        "restore", restore(found, engine, run.batch, run.strength, faces.max_gap_frames, stats)
+                    )
                     pasted = lanes.run("paste", paste(mended, job.compare, stats))
                     for item in pasted:
                         with stats.timed("write"):
@@ -72,19 +66,30 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
             except KeyboardInterrupt:
                 if sink.frames == 0:
                     raise
-                raise Interrupted(sink.commit(partial=True), sink.frames) from None
+                kept = sink.commit(partial=True)
+                raise Interrupted(f"interrupted; the first {sink.frames} frames are in {kept}") from None
             finally:
                 progress.close()
             output = sink.commit()
         if source.damage is not None:
-            raise InputError(f"{job.source} is damaged: {source.damage}; the {sink.frames} frames that could be read are "
-                             f"in {output}")
+            raise InputError(
+                f"{job.source} is damaged: {source.damage}; the {sink.frames} frames that could be read are in {output}"
+            )
         seconds = progress.seconds
         return {
-            "input": str(job.source), "output": str(output), "frames": sink.frames, "seconds": round(seconds, 3),
+            "input": str(job.source),
+            "output": str(output),
+            "frames": sink.frames,
+            "seconds": round(seconds, 3),
             "frames_per_second": round(sink.frames / seconds, 2),
-            "real_time": real_time(sink.frames, source.info, seconds), "faces_restored": stats.faces_restored,
-            "frames_with_faces": stats.frames_with_faces, "tracks": stats.tracks, "passed_over": dict(stats.passed_over),
-            "stage_seconds": {k: round(v, 3) for k, v in stats.seconds.items()}, "model": engine.spec.name,
-            "model_version": engine.spec.version, "engine": run.engine, "notes": sink.notes,
+            "real_time": real_time(sink.frames, source.info, seconds),
+            "faces_restored": stats.faces_restored,
+            "frames_with_faces": stats.frames_with_faces,
+            "tracks": stats.tracks,
+            "passed_over": dict(stats.passed_over),
+            "stage_seconds": {k: round(v, 3) for k, v in stats.seconds.items()},
+            "model": engine.spec.name,
+            "model_version": engine.spec.version,
+            "engine": run.engine,
+            "notes": sink.notes,
         }

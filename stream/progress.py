@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -21,7 +22,7 @@ class Progress:
         self._began = time.monotonic()
         self._said = self._began
         self._quiet = quiet or info.still
-        self._bar: tqdm | None = None  # type: ignore[type-arg]
+        self._bar: tqdm[NoReturn] | None = None
         if not self._quiet and sys.stderr.isatty():
             self._bar = tqdm(total=info.frames, unit="frame", desc=info.path.name, file=sys.stderr, dynamic_ncols=True)
 
@@ -33,9 +34,17 @@ class Progress:
         elif not self._quiet and time.monotonic() - self._said >= LINE_EVERY_S:
             self._said = time.monotonic()
             passed = self._said - self._began
-            meter = tqdm.format_meter(self._stats.frames, self._info.frames or 0, passed, ncols=0, unit="frame",
-                                      prefix=self._info.path.name, bar_format="{desc}: {percentage:.0f}% {n_fmt}/{total_fmt} "
-                                      "frames [{elapsed}<{remaining}, {rate_fmt}]" if self._info.frames else None)
+            meter = tqdm.format_meter(
+                self._stats.frames,
+                self._info.frames or 0,
+                passed,
+                ncols=0,
+                unit="frame",
+                prefix=self._info.path.name,
+                bar_format="{desc}: {percentage:.0f}% {n_fmt}/{total_fmt} frames [{elapsed}<{remaining}, {rate_fmt}]"
+                if self._info.frames
+                else None,
+            )
             print(f"{meter} {self._tail()}", file=sys.stderr, flush=True)
 
     @property

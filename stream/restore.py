@@ -36,8 +36,9 @@ def restore(
     yield from _flush(waiting, engine, batch, strength, max_gap, stats)
 
 
-def _flush(waiting: list[Found | Packet], engine: Engine, batch: int, strength: float, max_gap: int,
-           stats: Stats) -> Iterator[Mended | Packet]:
+def _flush(
+    waiting: list[Found | Packet], engine: Engine, batch: int, strength: float, max_gap: int, stats: Stats
+) -> Iterator[Mended | Packet]:
     crops = [crop for item in waiting if isinstance(item, Found) for crop in item.crops]
     patches: list[Patch] = []
     with stats.timed("restore"):

@@ -1,6 +1,6 @@
-"""TOML into frozen, typed settings. An unknown key or a value out of range is refused at load, with the nearest valid name.
+"""TOML into frozen, typed settings. An unknown key or a value out of range is refused at load.
 
-Defaults stand in the TOML files of `configs/` and nowhere else: a user's file is laid over the shipped one of the same name.
+Defaults stand in the TOML files of `configs/` and nowhere else: a user's file is laid over the shipped one.
 """
 
 from __future__ import annotations

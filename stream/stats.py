@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +17,7 @@ class Stats:
         self.frames_with_faces = 0
         self.tracks = 0
         self.passed_over: Counter[str] = Counter()  # reason -> faces, once a frame
-        self.seconds: Counter[str] = Counter()  # stage -> seconds of its own work
+        self.seconds: defaultdict[str, float] = defaultdict(float)  # stage -> seconds of its own work
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -1,0 +1,1 @@
+"""Network, data, losses, loop and evaluation: the only package that imports torch."""

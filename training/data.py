@@ -1,7 +1,7 @@
 """Aligned faces, decoded and warped once into one memory-mapped array.
 
-A face is (176, 160, 4) uint8: the crop with 32 px of surroundings, RGB and a fourth channel that is 255 where the source
-picture had pixels. Outside it the picture is mirrored; the loss is masked there.
+A face is (176, 160, 4) uint8: the crop with 32 px of surroundings, RGB and a fourth channel that is 255 where the
+source picture had pixels. Outside it the picture is mirrored; the loss is masked there.
 """
 
 from __future__ import annotations
@@ -82,4 +82,5 @@ def load_faces(folder: Path, cache: Path) -> NDArray[np.uint8]:
                 raise InputError(f"cannot read {folder / 'images' / name}: {error}") from error
         faces.flush()
         part.rename(path)
-    return np.load(path, mmap_mode="r")
+    loaded: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return loaded

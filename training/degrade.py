@@ -42,8 +42,13 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def make_batch(
-    faces: NDArray[np.uint8], indices: NDArray[np.int64], rng: np.random.Generator,
-    kernels: KernelConfig, degrade: DegradeConfig, margin: int, size: tuple[int, int] = (CROP_HEIGHT, CROP_WIDTH),
+    faces: NDArray[np.uint8],
+    indices: NDArray[np.int64],
+    rng: np.random.Generator,
+    kernels: KernelConfig,
+    degrade: DegradeConfig,
+    margin: int,
+    size: tuple[int, int] = (CROP_HEIGHT, CROP_WIDTH),
 ) -> Batch:
     """The faces of `indices` shifted, flipped, brightened, blurred, made noisy and compressed.
 
@@ -75,8 +80,10 @@ def make_batch(
 
 def _place(alpha: NDArray[np.uint8], rng: np.random.Generator, size: tuple[int, int], room: int) -> NDArray[np.int64]:
     """Top and left of a part of that size, inside the crop moved by up to `room`; of four draws the best covered."""
-    places = [MARGIN + rng.integers(-room, (CROP_HEIGHT - size[0] + room + 1, CROP_WIDTH - size[1] + room + 1))
-              for _ in range(4 if size[0] < CROP_HEIGHT else 1)]
+    places = [
+        MARGIN + rng.integers(-room, (CROP_HEIGHT - size[0] + room + 1, CROP_WIDTH - size[1] + room + 1))
+        for _ in range(4 if size[0] < CROP_HEIGHT else 1)
+    ]
     return max(places, key=lambda p: alpha[p[0] : p[0] + size[0] : 4, p[1] : p[1] + size[1] : 4].mean())
 
 

@@ -1,7 +1,7 @@
 """The measuring stick: PSNR of restored beside blurry faces, for the benchmark kernels, the linear one, and no blur.
 
-Protocol: the sharp picture is warped to the crop with 24 px of margin, each channel convolved with the kernel, rounded to
-8 bit, and the margin cut off, so that the blur is made of real surroundings. The benchmark kernels never enter training.
+Protocol: the sharp picture is warped to the crop with 24 px of margin, each channel convolved with the kernel, rounded
+to 8 bit, and the margin cut off: blur made of real surroundings. The benchmark kernels never enter training.
 """
 
 from __future__ import annotations
@@ -28,8 +28,15 @@ EIGHT = KERNELS[:8]
 SHARP = "sharp"
 
 
-def evaluate(model: str, engine: str, faces: Path, kernels: Path, count: int, as_json: Path | None = None,
-             sheet: Path | None = None) -> str:
+def evaluate(
+    model: str,
+    engine: str,
+    faces: Path,
+    kernels: Path,
+    count: int,
+    as_json: Path | None = None,
+    sheet: Path | None = None,
+) -> str:
     """A Markdown table of one model's PSNR; also JSON and a picture sheet where asked for.
 
     Raises:
@@ -56,8 +63,20 @@ def evaluate(model: str, engine: str, faces: Path, kernels: Path, count: int, as
         write_sheet(sheet, pictures)
     if as_json is not None:
         seconds = time.perf_counter() - began
-        as_json.write_text(json.dumps({"model": model, "engine": engine, "pictures": len(sharp), "psnr_db": table,
-                                       "seconds": round(seconds, 1), "margin": margin}, indent=2) + "\n")
+        as_json.write_text(
+            json.dumps(
+                {
+                    "model": model,
+                    "engine": engine,
+                    "pictures": len(sharp),
+                    "psnr_db": table,
+                    "seconds": round(seconds, 1),
+                    "margin": margin,
+                },
+                indent=2,
+            )
+            + "\n"
+        )
     return markdown(table, len(sharp))
 
 
@@ -65,8 +84,12 @@ def load_pictures(folder: Path, count: int) -> NDArray[np.uint8]:
     """The first `count` pictures of a folder, aligned, (N, 160, 144, 3)."""
     names, points = read_landmarks(folder)
     try:
-        return np.stack([warp(read_image(folder / "images" / name), similarity(p), MARGIN)
-                         for name, p in zip(names[:count], points, strict=False)])
+        return np.stack(
+            [
+                warp(read_image(folder / "images" / name), similarity(p), MARGIN)
+                for name, p in zip(names[:count], points, strict=False)
+            ]
+        )
     except OSError as error:
         raise InputError(f"cannot read a picture of {folder}: {error}") from error
 
@@ -100,8 +123,9 @@ def cut(pictures: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
 
 def run(engine: Engine, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """All crops through an engine."""
-    return np.concatenate([engine.run(np.ascontiguousarray(crops[i : i + BATCH])).crops
-                           for i in range(0, len(crops), BATCH)])
+    return np.concatenate(
+        [engine.run(np.ascontiguousarray(crops[i : i + BATCH])).crops for i in range(0, len(crops), BATCH)]
+    )
 
 
 def mean_psnr(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
@@ -113,8 +137,12 @@ def mean_psnr(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
 def markdown(table: dict[str, dict[str, float]], count: int) -> str:
     """The table, with the gain of each row over the blurry one."""
     columns = [*EIGHT, "mean", "linear", SHARP]
-    lines = [f"PSNR in dB, mean over {count} pictures", "", "| | " + " | ".join(columns) + " |",
-             "|---|" + "---|" * len(columns)]
+    lines = [
+        f"PSNR in dB, mean over {count} pictures",
+        "",
+        "| | " + " | ".join(columns) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
     for name, row in table.items():
         cells = ["(as it is)" if name == "blurry" and c == SHARP else f"{row[c]:.2f}" for c in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

@@ -24,6 +24,7 @@ class CropModel(nn.Module):
         self.network, self.margin = network, config.margin
 
     def forward(self, crops: Tensor) -> Tensor:
+        """Scale, restore, cut the margin off, clamp and round."""
         x = crops.permute(0, 3, 1, 2).float() / 255
         y = inner(self.network(x), self.margin).permute(0, 2, 3, 1)
         # Clamp, then add one half: casting to uint8 truncates, and so does TensorRT at its outputs.
@@ -45,16 +46,31 @@ def export(weights: Path, output: Path) -> None:
     example = torch.zeros(2, CROP_HEIGHT + 2 * config.margin, CROP_WIDTH + 2 * config.margin, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
-        program = torch.onnx.export(model, (example,), dynamo=True, opset_version=OPSET, input_names=["crops"],
-                                    output_names=["restored"], dynamic_shapes={"crops": {0: torch.export.Dim("N")}},
-                                    external_data=False, verbose=False)
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["crops"],
+            output_names=["restored"],
+            dynamic_shapes={"crops": {0: torch.export.Dim("N")}},
+            external_data=False,
+            verbose=False,
+        )
     assert program is not None
     proto = program.model_proto
     digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in values.values())).hexdigest()[:12]
-    onnx.helper.set_model_props(proto, {
-        "unsmear.name": str(about["name"]), "unsmear.margin": str(config.margin), "unsmear.kernels": "0",
-        "unsmear.version": digest, "unsmear.faces_seen": str(about["faces"]),
-        "unsmear.terms": "Weights: research, non-commercial. A restored face is a guess, never evidence of identity."})
+    onnx.helper.set_model_props(
+        proto,
+        {
+            "unsmear.name": str(about["name"]),
+            "unsmear.margin": str(config.margin),
+            "unsmear.kernels": "0",
+            "unsmear.version": digest,
+            "unsmear.faces_seen": str(about["faces"]),
+            "unsmear.terms": "Weights: research, non-commercial. A restored face is a guess, no evidence of identity.",
+        },
+    )
     proto.doc_string = ""
     onnx.checker.check_model(proto)
     output.parent.mkdir(parents=True, exist_ok=True)

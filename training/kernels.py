@@ -34,12 +34,13 @@ def matern52(distance: NDArray[np.float64], scale: float = LENGTH_SCALE) -> NDAr
 def _cholesky(samples: int) -> NDArray[np.float64]:
     t = np.arange(samples) * TIME_STEP
     covariance = matern52(np.abs(t[:, None] - t[None, :]))
-    return np.linalg.cholesky(covariance + 1e-10 * np.eye(samples))
+    return np.asarray(np.linalg.cholesky(covariance + 1e-10 * np.eye(samples)), np.float64)
 
 
 def sample_paths(rng: np.random.Generator, count: int, samples: int) -> NDArray[np.float64]:
     """`count` paths (count, samples, 2), both coordinates from the process of eq. 4, in its own units."""
-    return np.einsum("ts,nsc->ntc", _cholesky(samples), rng.standard_normal((count, samples, 2)))
+    paths: NDArray[np.float64] = np.einsum("ts,nsc->ntc", _cholesky(samples), rng.standard_normal((count, samples, 2)))
+    return paths
 
 
 def rasterise(path: NDArray[np.float64], side_px: int) -> NDArray[np.float32]:
@@ -53,7 +54,9 @@ def rasterise(path: NDArray[np.float64], side_px: int) -> NDArray[np.float32]:
     fx, fy = (points - corner).T
     kernel = np.zeros(side_px * side_px)
     for dx, dy, weight in ((0, 0, (1 - fx) * (1 - fy)), (1, 0, fx * (1 - fy)), (0, 1, (1 - fx) * fy), (1, 1, fx * fy)):
-        inside = np.clip(corner + (dx, dy), 0, side_px - 1)  # a path fits by its size; rounding may touch the rim
+        inside = np.clip(
+            corner + np.array([dx, dy]), 0, side_px - 1
+        )  # a path fits by its size; rounding may touch the rim
         kernel += np.bincount(inside[:, 1] * side_px + inside[:, 0], weight, side_px * side_px)
     return (kernel / kernel.sum()).reshape(side_px, side_px).astype(np.float32)
 

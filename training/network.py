@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -39,6 +40,7 @@ class InceptionModule(nn.Module):
         self.join = nn.Conv2d(reduced * len(self.KERNELS), channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same size."""
         branches = []
         for i, (conv, k) in enumerate(zip(self.branches, self.KERNELS, strict=True)):
             y = x if self.reduce is None else F.leaky_relu(self.reduce[i](x), SLOPE)
@@ -57,10 +59,12 @@ class Inception(nn.Module):
         self.head = nn.Conv2d(64, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same size."""
         y = F.leaky_relu(self.stem(x), SLOPE)
         for module in self.modules_:
             y = module(y)
-        return self.head(y)
+        out: Tensor = self.head(y)
+        return out
 
 
 class ResidualBlock(nn.Module):
@@ -72,7 +76,9 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.leaky_relu(self.conv1(x), SLOPE))
+        """(N, C, H, W) to the same size."""
+        out: Tensor = x + self.conv2(F.leaky_relu(self.conv1(x), SLOPE))
+        return out
 
 
 class UNet(nn.Module):
@@ -80,7 +86,7 @@ class UNet(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
 
         def level(width: int, count: int) -> nn.Sequential:
             return nn.Sequential(*[ResidualBlock(width) for _ in range(count)])
@@ -95,6 +101,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same size."""
         y = self.stem(F.pixel_unshuffle(x, 2))
         skips: list[Tensor] = []
         for level, down in zip(self.encoder, self.down, strict=False):

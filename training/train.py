@@ -78,7 +78,7 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
                     restored = inner(network(batch.blurry.to(device)), config.network.margin).float()
                     loss = losses.total(restored, batch.sharp.to(device), batch.mask.to(device), config.loss)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip_norm)
                 optimizer.step()
                 step += 1
@@ -88,15 +88,23 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
                 running += float(loss.detach())
                 progress.update()
                 if step % 100 == 0:
-                    line = {"step": step, "loss": running / 100, "rate": optimizer.param_groups[0]["lr"],
-                            "faces": step * config.run.batch, "faces_per_second": seen / (time.monotonic() - began)}
+                    line = {
+                        "step": step,
+                        "loss": running / 100,
+                        "rate": optimizer.param_groups[0]["lr"],
+                        "faces": step * config.run.batch,
+                        "faces_per_second": seen / (time.monotonic() - began),
+                    }
                     print(json.dumps(line), file=log, flush=True)
                     progress.set_postfix(loss=f"{running / 100:.5f}", refresh=False)
                     running = 0.0
                 if step % config.run.validate_every == 0 or step == config.run.steps:
                     found = validate(ema, config, faces[train_count:], device)
                     print(json.dumps({"step": step, **found}), file=log, flush=True)
-                    progress.write(f"step {step}: validation {found['psnr']:.2f} dB, {found['gain']:+.2f} dB over the blurry input", sys.stderr)
+                    progress.write(
+                        f"step {step}: validation {found['psnr']:.2f} dB, {found['gain']:+.2f} over the blurry input",
+                        sys.stderr,
+                    )
                     waited = 0 if found["loss"] < best else waited + 1
                     best = min(best, found["loss"])
                     if config.optimizer.halve_after and waited >= config.optimizer.halve_after:
@@ -109,11 +117,11 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
 
 
 def schedule(config: TrainConfig, step: int) -> float:
-    """The share of the learning rate at a step: up, level (or exponentially down), and to nothing over the last stretch."""
+    """The share of the learning rate at a step: up, level (or exponentially down), to nothing over the last stretch."""
     o = config.optimizer
     up = min(1.0, (step + 1) / o.warmup_steps) if o.warmup_steps else 1.0
     down = min(1.0, (config.run.steps - step) / o.decay_steps) if o.decay_steps else 1.0
-    return up * down * o.decay_rate ** (step / 1000)
+    return float(up * down * o.decay_rate ** (step / 1000))
 
 
 def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
@@ -125,7 +133,7 @@ def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optim
 
 
 def use_bfloat16(precision: Precision, device: torch.device) -> bool:
-    """Whether to multiply in bfloat16. In software it is ten times slower than float32, so `auto` asks the processor."""
+    """Whether to multiply in bfloat16. In software that is ten times slower than float32: `auto` asks the processor."""
     if precision != "auto":
         return precision == "bfloat16"
     return device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
@@ -143,8 +151,10 @@ def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 @torch.no_grad()
-def validate(network: nn.Module, config: TrainConfig, faces: NDArray[np.uint8], device: torch.device) -> dict[str, float]:
-    """Loss, PSNR and gain over the blurry input on held-out faces that lie wholly inside their pictures or nearly so."""
+def validate(
+    network: nn.Module, config: TrainConfig, faces: NDArray[np.uint8], device: torch.device
+) -> dict[str, float]:
+    """Loss, PSNR and gain over the blurry input, on held-out faces blurred in the same way at every call."""
     rng = np.random.default_rng([config.seed, 2**31])
     found: list[tuple[float, float, float]] = []
     network.eval()
@@ -155,11 +165,14 @@ def validate(network: nn.Module, config: TrainConfig, faces: NDArray[np.uint8], 
         restored = inner(network(batch.blurry), config.network.margin).clamp(0, 1)
         loss = losses.total(restored, batch.sharp, batch.mask, config.loss)
         blurry = inner(batch.blurry, config.network.margin)
-        before, after = (losses.l2(image, batch.sharp, batch.mask) for image in (blurry, restored))
-        found.append((float(loss), *(-10 * float(mse.clamp(min=1e-10).log10()) for mse in (before, after))))
+        before, after = (
+            -10 * float(losses.l2(image, batch.sharp, batch.mask).clamp(min=1e-10).log10())
+            for image in (blurry, restored)
+        )
+        found.append((float(loss), before, after))
     network.train()
-    loss, before, after = np.mean(found, 0)
-    return {"loss": float(loss), "psnr": float(after), "gain": float(after - before)}
+    mean_loss, mean_before, mean_after = (float(v) for v in np.mean(found, 0))
+    return {"loss": mean_loss, "psnr": mean_after, "gain": mean_after - mean_before}
 
 
 @contextmanager
@@ -202,8 +215,10 @@ def prefetch(config: TrainConfig, faces: NDArray[np.uint8], count: int, step: in
 def batch_of(config: TrainConfig, faces: NDArray[np.uint8], count: int, step: int) -> Batch:
     """The batch of a step: every face once an epoch, in an order drawn from the seed and the epoch."""
     at = np.arange(step * config.run.batch, (step + 1) * config.run.batch)
-    indices = [np.random.default_rng([config.seed, 1, epoch]).permutation(count)[at[at // count == epoch] % count]
-               for epoch in np.unique(at // count)]
+    indices = [
+        np.random.default_rng([config.seed, 1, epoch]).permutation(count)[at[at // count == epoch] % count]
+        for epoch in np.unique(at // count)
+    ]
     rng = np.random.default_rng([config.seed, 0, step])
     size = config.run.part_px if step < config.run.steps - config.run.whole_steps else (CROP_HEIGHT, CROP_WIDTH)
     return make_batch(faces, np.concatenate(indices), rng, config.kernels, config.degrade, config.network.margin, size)
@@ -212,19 +227,49 @@ def batch_of(config: TrainConfig, faces: NDArray[np.uint8], count: int, step: in
 def describe(config: TrainConfig, network: nn.Module) -> dict[str, Any]:
     """What stands in a run's `config.json` beside the config: sizes and the revision of the code."""
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return {"config": msgspec.to_builtins(config), "revision": git.stdout.strip() or None,
-            "parameters": count_parameters(network), "macs": count_macs(copy.deepcopy(network).cpu()),
-            "torch": str(torch.__version__)}
+    return {
+        "config": msgspec.to_builtins(config),
+        "revision": git.stdout.strip() or None,
+        "parameters": count_parameters(network),
+        "macs": count_macs(copy.deepcopy(network).cpu()),
+        "torch": str(torch.__version__),
+    }
 
 
-def save(run: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig,
-         step: int, rate: float, best: float, waited: int) -> None:
+def save(
+    run: Path,
+    network: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    step: int,
+    rate: float,
+    best: float,
+    waited: int,
+) -> None:
     """Full state and averaged weights, each whole or not at all."""
-    write(run / "state.pt", {"network": network.state_dict(), "ema": ema.state_dict(), "best": best, "waited": waited,
-                             "optimizer": optimizer.state_dict(), "step": step, "rate": rate})
-    write(run / "ema.pt", {"network": msgspec.to_builtins(config.network), "name": config.name,
-                           "weights": {k: v.half().cpu() for k, v in ema.state_dict().items()},
-                           "step": step, "faces": step * config.run.batch})
+    write(
+        run / "state.pt",
+        {
+            "network": network.state_dict(),
+            "ema": ema.state_dict(),
+            "best": best,
+            "waited": waited,
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "rate": rate,
+        },
+    )
+    write(
+        run / "ema.pt",
+        {
+            "network": msgspec.to_builtins(config.network),
+            "name": config.name,
+            "weights": {k: v.half().cpu() for k, v in ema.state_dict().items()},
+            "step": step,
+            "faces": step * config.run.batch,
+        },
+    )
 
 
 def write(path: Path, value: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""What a finder is, and where it looks: square tiles of a frame, in turn. A new finder is one new file and one line here."""
+"""What a finder is, and where it looks: square tiles of a frame, in turn.
+
+A new finder is one new file and one line here.
+"""
 
 from __future__ import annotations
 

@@ -1,14 +1,22 @@
-"""MediaPipe: the full-range detector for the search, the face landmarker for the points. The only file that knows it."""
+"""MediaPipe, full-range detector for the search, face landmarker for the points: the only file that knows it."""
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import SystemLibraryError
 from stream.frame import Face
+
+log = logging.getLogger(__name__)
 
 MODELS = Path(__file__).parent / "models"
 
@@ -27,34 +35,53 @@ class MediaPipeFinder:
         Raises:
             SystemLibraryError: libGL, libEGL or a relative of theirs is missing.
         """
+        self._noisy = 8  # calls to come in which the native code may still speak up
         try:
-            from mediapipe import Image, ImageFormat
-            from mediapipe.tasks.python import BaseOptions, vision
-
-            self._image, self._format = Image, ImageFormat.SRGB
-            self._detector = vision.FaceDetector.create_from_options(vision.FaceDetectorOptions(
-                BaseOptions(model_asset_path=str(MODELS / "face_detection_full_range.tflite")),
-                min_detection_confidence=0.5))
-            self._landmarker = vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(
-                BaseOptions(model_asset_path=str(MODELS / "face_landmarker.task")), num_faces=1,
-                min_face_detection_confidence=0.3, min_face_presence_confidence=0.4))
+            with _silenced():
+                self._load()
         except (ImportError, OSError) as error:
             if "shared object file" not in str(error):
                 raise
             raise SystemLibraryError(
                 f"a system library is missing ({str(error).split(':')[0]}); on Debian or Ubuntu: "
-                "apt-get install libgl1 libglib2.0-0 libegl1 libgles2") from error
+                "apt-get install libgl1 libglib2.0-0 libegl1 libgles2"
+            ) from error
+
+    def _load(self) -> None:
+        from mediapipe import Image, ImageFormat
+        from mediapipe.tasks.python import BaseOptions, vision
+
+        self._image, self._format = Image, ImageFormat.SRGB
+        self._detector = vision.FaceDetector.create_from_options(
+            vision.FaceDetectorOptions(
+                BaseOptions(model_asset_path=str(MODELS / "face_detection_full_range.tflite")),
+                min_detection_confidence=0.5,
+            )
+        )
+        self._landmarker = vision.FaceLandmarker.create_from_options(
+            vision.FaceLandmarkerOptions(
+                BaseOptions(model_asset_path=str(MODELS / "face_landmarker.task")),
+                num_faces=1,
+                min_face_detection_confidence=0.3,
+                min_face_presence_confidence=0.4,
+            )
+        )
 
     def search(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         """See `Finder.search`."""
-        found = self._detector.detect(self._picture(image)).detections
-        rows = [(b.origin_x, b.origin_y, b.origin_x + b.width, b.origin_y + b.height, d.categories[0].score)
-                for d in found for b in [d.bounding_box]]
+        with self._hushed():
+            found = self._detector.detect(self._picture(image)).detections
+        rows = [
+            (b.origin_x, b.origin_y, b.origin_x + b.width, b.origin_y + b.height, d.categories[0].score)
+            for d in found
+            for b in [d.bounding_box]
+        ]
         return np.array(rows, np.float64).reshape(-1, 5)
 
     def look(self, image: NDArray[np.uint8]) -> Face | None:
         """See `Finder.look`."""
-        found = self._landmarker.detect(self._picture(image)).face_landmarks
+        with self._hushed():
+            found = self._landmarker.detect(self._picture(image)).face_landmarks
         if not found:
             return None
         size = np.array(image.shape[1::-1], np.float64)
@@ -63,14 +90,36 @@ class MediaPipeFinder:
         low, high = mesh[:, :2].min(0) * size, mesh[:, :2].max(0) * size
         return Face(np.concatenate([low, high]), points, 1.0, _yaw(mesh))
 
-    def _picture(self, image: NDArray[np.uint8]):  # type: ignore[no-untyped-def]
+    def _hushed(self) -> AbstractContextManager[None]:
+        self._noisy -= 1
+        return _silenced() if self._noisy >= 0 else nullcontext()
+
+    def _picture(self, image: NDArray[np.uint8]) -> Any:
         # MediaPipe misreads arrays that are not contiguous.
         return self._image(image_format=self._format, data=np.ascontiguousarray(image))
 
     def close(self) -> None:
         """See `Finder.close`; an object left open prints a traceback at interpreter exit."""
-        self._detector.close()
-        self._landmarker.close()
+        with _silenced():
+            self._detector.close()
+            self._landmarker.close()
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """MediaPipe's native code writes its start-up notes straight to the terminal; no setting of its own stops them."""
+    if log.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _yaw(mesh: NDArray[np.float64]) -> float:

@@ -1,4 +1,4 @@
-"""The One-Euro filter (Casiez, Roussel and Vogel, CHI 2012): still when the signal is still, without lag when it moves."""
+"""The One-Euro filter (Casiez, Roussel and Vogel, CHI 2012): still where the signal is, without lag when it moves."""
 
 from __future__ import annotations
 

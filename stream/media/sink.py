@@ -1,8 +1,9 @@
-"""A file written beside its source: the video encoded anew, every other stream copied, under a temporary name until whole."""
+"""A file written beside its source: video encoded anew, all else copied, under a temporary name until it is whole."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +21,24 @@ from stream.media.source import SourceInfo, reason
 NOTE = "Faces restored by a neural network: a plausible guess, never evidence of identity."
 
 # The encoder that keeps a codec; anything else becomes H.264.
-_ENCODERS = {"hevc": "libx265", "vp8": "libvpx-vp9", "vp9": "libvpx-vp9", "av1": "libsvtav1", "libdav1d": "libsvtav1",
-             "ffv1": "ffv1", "prores": "prores_ks"}
-_STILLS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".webp": "libwebp", ".tif": "tiff", ".tiff": "tiff",
-           ".bmp": "bmp"}
+_ENCODERS = {
+    "hevc": "libx265",
+    "vp8": "libvpx-vp9",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+    "libdav1d": "libsvtav1",
+    "ffv1": "ffv1",
+    "prores": "prores_ks",
+}
+_STILLS = {
+    ".png": "png",
+    ".jpg": "mjpeg",
+    ".jpeg": "mjpeg",
+    ".webp": "libwebp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".bmp": "bmp",
+}
 
 
 class EncoderSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +50,7 @@ class EncoderSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileSink:
-    """Write `Frame`s and `Packet`s; `commit` gives the file its name. A context manager that leaves nothing half done."""
+    """Write `Frame`s and `Packet`s, then `commit`. A context manager that leaves nothing half done."""
 
     def __init__(self, path: Path, source: SourceInfo, settings: EncoderSettings, overwrite: bool) -> None:
         """Prepare to write `path`. Nothing that exists is touched before `commit`.
@@ -53,10 +68,14 @@ class FileSink:
         self._part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
         options = {} if source.still else muxer_options(path, source)
         try:
-            # av.open makes the file only with its header: make it now, so that a folder without permission is told at once.
+            # av.open makes the file only with its header: make it now, so that a missing permission is told at once.
             self._part.touch(exist_ok=False)
-            self._container = av.open(str(self._part), "w", format="image2" if source.still else None,
-                                      options={"update": "1"} if source.still else options)
+            self._container = av.open(
+                str(self._part),
+                "w",
+                format="image2" if source.still else None,
+                options={"update": "1"} if source.still else options,
+            )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._part.unlink(missing_ok=True)
             raise OutputError(f"cannot write {path}: {reason(error)}") from error
@@ -97,7 +116,7 @@ class FileSink:
             if self._video is not None:
                 self._container.mux(self._video.encode(None))
             self._container.close()
-            os.replace(self._part, path)
+            self._part.replace(path)
         except (av.error.FFmpegError, OSError) as error:
             raise OutputError(f"cannot write {path}: {reason(error)}") from error
         if taken and not partial:
@@ -107,7 +126,7 @@ class FileSink:
     def _open(self, first: Frame) -> None:
         """Streams, metadata and chapters; the first frame says what the picture is."""
         source, color = self._source, first.color
-        video = self._container.add_stream(self._encoder, rate=source.rate or Fraction(25))
+        video: Any = self._container.add_stream(self._encoder, rate=source.rate or Fraction(25))
         context = video.codec_context
         context.width, context.height = self._size(first)
         context.pix_fmt = self._pixel_format(color)
@@ -130,8 +149,10 @@ class FileSink:
             try:
                 copied = self._container.add_stream_from_template(template, opaque=True)
             except (av.error.FFmpegError, ValueError) as error:
-                self.notes.append(f"stream {template.index} ({template.type}) does not fit into {self.path.suffix}: "
-                                  f"left out ({reason(error)})")
+                self.notes.append(
+                    f"stream {template.index} ({template.type}) does not fit into {self.path.suffix}: "
+                    f"left out ({reason(error)})"
+                )
                 continue
             copied.metadata.update(template.metadata)
             copied.disposition = template.disposition
@@ -148,8 +169,10 @@ class FileSink:
         drop = ("encoder", "major_brand", "minor_version", "compatible_brands")
         metadata = {k: v for k, v in source.native.metadata.items() if k.lower() not in drop}
         said = metadata.get("comment")
-        self._container.metadata.update({**metadata, "comment": f"{said} {NOTE}" if said and NOTE not in said else NOTE})
-        chapters = []
+        self._container.metadata.update(
+            {**metadata, "comment": f"{said} {NOTE}" if said and NOTE not in said else NOTE}
+        )
+        chapters: list[Any] = []
         for chapter in source.native.chapters():
             base = chapter["time_base"]
             start, end = chapter["start"] * base - source.begin, chapter["end"] * base - source.begin
@@ -174,12 +197,15 @@ class FileSink:
         if color.pixel_format in offered or not offered:
             return color.pixel_format
         alpha = color.pixel_format in ("gbrap", "gbrap16le") or color.pixel_format.startswith("yuva")
-        wanted = {"gbr": ["rgba64be", "rgba", "bgra"] if alpha else ["rgb48be", "rgb48le", "rgb24", "bgr24", "bgr0"],
-                  "gray": ["gray16be", "gray16le", "gray"], "yuv": []}[color.family]
+        wanted = {
+            "gbr": ["rgba64be", "rgba", "bgra"] if alpha else ["rgb48be", "rgb48le", "rgb24", "bgr24", "bgr0"],
+            "gray": ["gray16be", "gray16le", "gray"],
+            "yuv": [],
+        }[color.family]
         wanted = [w for w in wanted if color.depth > 8 or not ("16" in w or "48" in w or "64" in w)]
         depth = "10le" if color.depth > 8 else ""
         kinds = ["yuv420p", "yuv422p", "yuv444p"] if color.shift == (1, 1) else ["yuv444p", "yuv420p"]
-        wanted += [k + depth for k in kinds] + kinds + [f"yuvj{k[3:]}" for k in kinds] + ["rgb24", "bgr24", "bgra"]
+        wanted += [k + depth for k in kinds] + kinds + ["rgb24", "bgr24", "bgra"]
         chosen = next(w for w in [*wanted, offered[0]] if w in offered)
         if not chosen.startswith(("rgb", "bgr", "gray")):
             self.notes.append(f"{self._encoder} cannot hold {color.pixel_format}: the picture is converted to {chosen}")
@@ -192,7 +218,7 @@ class FileSink:
             planes = tuple(np.rot90(p, rotation // 90) for p in planes)
         picture = av.VideoFrame(planes[0].shape[1], planes[0].shape[0], frame.color.pixel_format)
         for plane, data in zip(picture.planes, planes, strict=True):
-            rows = np.frombuffer(plane, data.dtype).reshape(plane.height, -1)
+            rows = np.frombuffer(memoryview(plane), data.dtype).reshape(plane.height, -1)
             rows[:, : plane.width] = data
         picture.color_range, picture.colorspace, picture.color_primaries, picture.color_trc = frame.color.tags
         wanted = self._video.codec_context.pix_fmt
@@ -205,15 +231,14 @@ class FileSink:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Remove the temporary file if it was not committed."""
         if not self._part.exists():
             return
-        try:
+        with suppress(av.error.FFmpegError, OSError, ValueError):  # the fault that brought us here is the one to tell
             self._container.close()
-        except (av.error.FFmpegError, OSError, ValueError):
-            pass  # the fault that brought us here is the one to tell
         self._part.unlink(missing_ok=True)
 
 
@@ -234,7 +259,9 @@ def encoder_for(path: Path, source: SourceInfo, settings: EncoderSettings) -> st
     try:
         av.Codec(name, "w")
     except (av.error.FFmpegError, ValueError) as error:
-        raise UsageError(f"unknown encoder '{name}'; libx264, libx265, libsvtav1, libvpx-vp9 and ffv1 are there") from error
+        raise UsageError(
+            f"unknown encoder '{name}'; libx264, libx265, libsvtav1, libvpx-vp9 and ffv1 are there"
+        ) from error
     return name
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import av
 import av.error
@@ -23,8 +23,15 @@ from stream.frame import Color, Frame, Packet, Plane
 log = logging.getLogger(__name__)
 
 # kr and kb of FFmpeg's matrix numbers: 1 bt709, 4 fcc, 5 bt470bg and 6 smpte170m (bt601), 7 smpte240m, 9 and 10 bt2020.
-_LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087),
-         9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+_LUMA = {
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+    10: (0.2627, 0.0593),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +101,28 @@ class FileSource:
             duration = kept
         elif frames is None and duration is not None and video.average_rate:
             frames = int(duration * video.average_rate)
-        copied = tuple(s for s in container.streams if s is not video and s.type in ("audio", "subtitle", "data", "video")
-                       and s.time_base is not None)
+        copied = tuple(
+            s
+            for s in container.streams
+            if s is not video and s.type in ("audio", "subtitle", "data", "video") and s.time_base is not None
+        )
         return SourceInfo(
-            path=path, container=name, codec=video.codec_context.name, width=video.codec_context.width,
-            height=video.codec_context.height, rate=video.average_rate or video.base_rate,
-            time_base=video.time_base or Fraction(1, 25), frames=frames,
-            duration_s=None if duration is None else float(duration), still=still, native=container, video=video,
-            copied=copied, begin=start, end=end)
+            path=path,
+            container=name,
+            codec=video.codec_context.name,
+            width=video.codec_context.width,
+            height=video.codec_context.height,
+            rate=video.average_rate or video.base_rate,
+            time_base=video.time_base or Fraction(1, 25),
+            frames=frames,
+            duration_s=None if duration is None else float(duration),
+            still=still,
+            native=container,
+            video=video,
+            copied=copied,
+            begin=start,
+            end=end,
+        )
 
     def __iter__(self) -> Iterator[Frame | Packet]:
         """Read to the end. Damaged packets are passed over and told in `damage`.
@@ -135,7 +156,7 @@ class FileSource:
                 log.debug("packet at pts %s: %s", packet.pts, reason(error))
                 continue
             for picture in pictures:
-                frame = self._frame(picture, count)
+                frame = self._frame(cast(av.VideoFrame, picture), count)
                 if frame is None:
                     continue
                 count += 1
@@ -144,8 +165,9 @@ class FileSource:
                 break
         if count == 0:
             span = " in the time asked for" if info.begin or info.end is not None else ""
-            raise InputError(f"{info.path}: no frame could be decoded{span}"
-                             + (f" ({broken} damaged packets)" if broken else ""))
+            raise InputError(
+                f"{info.path}: no frame could be decoded{span}" + (f" ({broken} damaged packets)" if broken else "")
+            )
         self._tell_damage(count, packets, broken)
 
     def _tell_damage(self, count: int, packets: int, broken: int) -> None:
@@ -156,7 +178,7 @@ class FileSource:
         if self.damage is None and whole and 0 < packets < declared:
             self.damage = f"the file ends after {packets} of {declared} frames"
 
-    def _cut(self, packet: av.Packet) -> Packet | None:
+    def _cut(self, packet: Any) -> Packet | None:
         """A copied packet with its time moved; None outside the time asked for, or a flush at the end."""
         if packet.dts is None or not packet.size:
             return None
@@ -185,7 +207,7 @@ class FileSource:
         pts -= int(info.begin / info.time_base)
         layout = planar(picture.format)
         color = self._color(picture, layout)
-        if layout != picture.format.name:
+        if layout != picture.format.name.replace("yuvj", "yuv"):
             picture = picture.reformat(format=layout)
         return Frame(index, pts, picture.duration or 0, info.time_base, planes_of(picture), color)
 
@@ -200,12 +222,22 @@ class FileSource:
             matrix = 1 if min(picture.width, picture.height) >= 720 and not jpeg else 5
         context = self._video.codec_context
         return Color(
-            pixel_format=layout, family="gbr" if form.is_rgb else "gray" if len(chroma) < 3 else "yuv",
-            depth=chroma[0].bits, shift=shift, luma=_LUMA[matrix], full_range=jpeg or int(picture.color_range) == 2,
+            pixel_format=layout,
+            family="gbr" if form.is_rgb else "gray" if len(chroma) < 3 else "yuv",
+            depth=chroma[0].bits,
+            shift=shift,
+            luma=_LUMA[matrix],
+            full_range=jpeg or int(picture.color_range) == 2,
             chroma_left=not jpeg and shift[0] > 0,
-            tags=(int(picture.color_range), int(picture.colorspace), int(picture.color_primaries), int(picture.color_trc)),
+            tags=(
+                2 if jpeg else int(picture.color_range),
+                int(picture.colorspace),
+                int(picture.color_primaries),
+                int(picture.color_trc),
+            ),
             sample_aspect_ratio=self._video.sample_aspect_ratio or context.sample_aspect_ratio or None,
-            rotation=int(picture.rotation) % 360)
+            rotation=int(picture.rotation) % 360,
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -214,8 +246,9 @@ class FileSource:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -225,7 +258,7 @@ def planar(form: av.VideoFormat) -> str:
     planes = {c.plane for c in parts}
     packed = len(planes) < len(parts) or form.has_palette or not (form.is_planar or len(parts) == 1)
     if not packed and not form.is_big_endian and form.name not in ("monow", "monob"):
-        return form.name
+        return form.name.replace("yuvj", "yuv")  # the same layout; that it is full range stands in the colour tags
     depth = max(c.bits for c in parts)
     alpha = any(c.is_alpha for c in parts)
     if form.is_rgb or form.has_palette:
@@ -244,11 +277,11 @@ def planes_of(picture: av.VideoFrame) -> tuple[Plane, ...]:
     views = []
     for index, plane in enumerate(picture.planes):
         kind = np.uint8 if parts[index].bits <= 8 else np.uint16
-        rows = np.frombuffer(plane, kind).reshape(plane.height, plane.line_size // np.dtype(kind).itemsize)
+        rows = np.frombuffer(memoryview(plane), kind).reshape(plane.height, plane.line_size // np.dtype(kind).itemsize)
         view = rows[:, : plane.width]
         view.flags.writeable = False
         views.append(view)
-    return tuple(views)
+    return tuple(views)  # type: ignore[arg-type]  # NumPy's types do not follow the choice of dtype
 
 
 def reason(error: BaseException) -> str:

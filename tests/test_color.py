@@ -1,0 +1,101 @@
+"""Regions to RGB and changes back into planes, against the media library's own conversion."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from zoo import Clip, make_clip
+
+from stream.frame import Frame
+from stream.media.color import add_change, align_rect, read_rgb
+from stream.media.source import FileSource
+
+LAYOUTS = ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le"]
+
+
+def first_frame(path: Path) -> Frame:
+    with FileSource(path) as source:
+        return next(item for item in source if isinstance(item, Frame))
+
+
+def make(tmp_path, photograph, layout, matrix, color_range, width=320, height=240) -> Path:
+    return make_clip(
+        tmp_path / "clip.mkv",
+        photograph,
+        Clip(
+            width=width,
+            height=height,
+            pts=(0,),
+            time_base=Fraction(1, 1000),
+            pixel_format=layout,
+            codec="ffv1",
+            matrix=matrix,
+            color_range=color_range,
+            codec_options=(),
+        ),
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("matrix", [1, 5], ids=["bt709", "bt601"])
+@pytest.mark.parametrize("color_range", [1, 2], ids=["tv", "pc"])
+def test_a_region_has_the_colours_that_the_media_library_decodes(tmp_path, photograph, layout, matrix, color_range):
+    path = make(tmp_path, photograph, layout, matrix, color_range)
+    frame = first_frame(path)
+    assert frame.color.depth == (10 if "10" in layout else 8)
+    assert frame.color.full_range == (color_range == 2)
+    with av.open(str(path)) as container:
+        reference = (
+            next(container.decode(video=0))
+            .reformat(format="rgb24", src_colorspace=matrix, src_color_range=color_range, dst_color_range=2)
+            .to_ndarray()
+        )
+    ours = read_rgb(frame, (0, 0, 320, 240), (320, 240))
+    difference = np.abs(ours.astype(int) - reference)
+    assert difference.mean() < (0.8 if "444" in layout else 2.2)  # the library upsamples chroma in another way
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "gray", "gbrp"])
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (321, 241)])
+def test_a_change_lands_where_and_as_large_as_it_was_and_nowhere_else(tmp_path, photograph, layout, width, height):
+    if layout == "gbrp":
+        from PIL import Image
+
+        path = tmp_path / "still.png"
+        Image.fromarray(photograph[:height, :width]).save(path)
+    else:
+        path = make(tmp_path, photograph, layout, 1, 1, width, height)
+    frame = first_frame(path)
+    assert frame.planes[0].shape == (height, width)
+    planes = [plane.copy() for plane in frame.planes]
+    rect = align_rect((100, 60, 196, 172), frame)
+    change = np.zeros((112, 96, 3), np.float32)
+    change[20:90, 20:76] = [-9.0, -9.0, -9.0] if layout == "gray" else [-12.0, 6.0, -6.0]
+    matrix = np.array([[1.0, 0.0, -100.0], [0.0, 1.0, -60.0]])
+    add_change(planes, frame.color, rect, matrix, change)
+
+    outside = np.ones((height, width), bool)
+    outside[78:152, 118:178] = False
+    for index, (before, after) in enumerate(zip(frame.planes, planes, strict=True)):
+        chroma = layout.startswith("yuv") and index > 0
+        sx, sy = frame.color.shift if chroma else (0, 0)
+        untouched = outside[:: 1 << sy, :: 1 << sx]
+        assert np.array_equal(before[untouched], after[untouched])
+        assert after.max() < 2**frame.color.depth
+    moved = Frame(0, 0, 0, frame.time_base, tuple(planes), frame.color)
+    region = align_rect((124, 84, 172, 144), frame)
+    size = (region[2] - region[0], region[3] - region[1])
+    found = read_rgb(moved, region, size).astype(float) - read_rgb(frame, region, size)
+    dark = read_rgb(frame, region, size).min(2) < 16  # a change below black saturates
+    # Three 8-bit samples are each rounded to a step of their own; more bits round less.
+    rounding = 1.3 if frame.color.depth == 8 and layout.startswith("yuv") else 0.5
+    assert np.allclose(found[~dark].mean(0), change[50, 50], atol=rounding)
+
+
+def test_a_change_of_less_than_half_a_step_leaves_every_sample(tmp_path, photograph):
+    frame = first_frame(make(tmp_path, photograph, "yuv420p", 1, 1))
+    planes = [plane.copy() for plane in frame.planes]
+    add_change(planes, frame.color, (0, 0, 320, 240), np.eye(3)[:2], np.full((112, 96, 3), 0.4, np.float32))
+    assert all(np.array_equal(a, b) for a, b in zip(planes, frame.planes, strict=True))

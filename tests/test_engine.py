@@ -1,0 +1,78 @@
+"""The contract of every engine, and what the shipped model does to real faces."""
+
+import numpy as np
+import pytest
+
+from engine import EngineError, EngineUnknown, find_model, open_engine
+from engine.echo import EchoEngine
+from stream.faces.align import similarity, warp
+
+# Points of the face in skimage's photograph, read off the picture.
+POINTS = np.array([[207.0, 112.0], [250.0, 110.0], [232.0, 135.0], [211.0, 152.0], [250.0, 150.0]])
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "echo"])
+def engine(request):
+    with open_engine(request.param, "fast") as opened:
+        yield opened
+
+
+def crops(count, height=112, width=96):
+    return np.random.default_rng(count).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_any_number_of_crops_comes_back_in_order_each_for_itself(engine, count):
+    given = crops(count)
+    together = engine.run(given).crops
+    assert together.shape == (count, 112, 96, 3) and together.dtype == np.uint8
+    alone = np.concatenate([engine.run(crop[None]).crops for crop in given])
+    assert np.abs(together.astype(int) - alone).max() <= 1
+
+
+def test_the_input_is_left_as_it_was(engine):
+    given = crops(2)
+    kept = given.copy()
+    engine.run(given)
+    assert np.array_equal(given, kept)
+
+
+def test_a_margin_is_cut_off():
+    given = crops(2, 144, 128)
+    assert np.array_equal(EchoEngine(16).run(given).crops, given[:, 16:-16, 16:-16])
+
+
+def test_unknown_engines_and_models_name_the_nearest(tmp_path):
+    with pytest.raises(EngineUnknown, match="did you mean 'onnxruntime'"):
+        open_engine("onxruntime", "fast")
+    with pytest.raises(EngineUnknown, match="shipped: fast"):
+        find_model("slow")
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(EngineError, match="cannot load"):
+        open_engine("onnxruntime", str(tmp_path / "bad.onnx"))
+
+
+def test_a_wrong_shape_is_an_engine_error():
+    with open_engine("onnxruntime", "fast") as opened, pytest.raises(EngineError, match="ONNX Runtime failed"):
+        opened.run(crops(1, 100, 96))
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / ((a.astype(float) - b) ** 2).mean())
+
+
+def test_the_shipped_model_sharpens_a_blurred_face_and_leaves_a_sharp_one(photograph):
+    import cv2
+
+    sharp = warp(photograph, similarity(POINTS), 24)
+    inside = (slice(24, -24), slice(24, -24))
+    line, diagonal = np.full((1, 13), 1 / 13, np.float32), np.eye(11, dtype=np.float32) / 11
+    with open_engine("onnxruntime", "fast") as opened:
+        for kernel in (line, line.T, diagonal):
+            blurry = cv2.filter2D(sharp, -1, kernel)[inside]
+            gain = psnr(opened.run(np.ascontiguousarray(blurry)[None]).crops[0], sharp[inside]) - psnr(
+                blurry, sharp[inside]
+            )
+            assert gain > 1.5
+        untouched = np.ascontiguousarray(sharp[inside])
+        assert psnr(opened.run(untouched[None]).crops[0], untouched) > 38

@@ -1,0 +1,151 @@
+"""Finding, following and smoothing faces, on real pictures."""
+
+import numpy as np
+import pytest
+from zoo import Clip, make_clip, scene
+
+from stream.config import load_settings
+from stream.faces.finder import open_finder, tiles
+from stream.faces.smooth import OneEuro
+from stream.faces.tracker import Tracker, overlap
+from stream.find import FaceFinding
+from stream.frame import Face, Found
+from stream.media.source import FileSource
+from stream.stats import Stats
+
+
+@pytest.fixture(scope="module")
+def finder():
+    opened = open_finder("mediapipe")
+    yield opened
+    opened.close()
+
+
+def find_all(path, finder, margin=0, **changes):
+    stats = Stats()
+    settings = load_settings(None, {"faces": changes}).faces
+    with FileSource(path) as source:
+        return [f for f in FaceFinding(finder, settings, margin, stats).run(source) if isinstance(f, Found)], stats
+
+
+def face_at(x, y, size=50.0):
+    points = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]) * size + (x, y)
+    return Face(np.array([x, y, x + size, y + size]), points, 0.9)
+
+
+def test_a_face_is_followed_through_a_clip_as_one_track(clip, finder):
+    found, stats = find_all(clip("plain.mp4"), finder)
+    assert [len(f.crops) for f in found] == [1] * 12
+    assert {c.track.id for f in found for c in f.crops} == {1}
+    assert stats.tracks == 1
+    eyes = np.array([f.crops[0].track.landmarks[:2].mean(0) for f in found])
+    assert np.allclose(np.diff(eyes[3:, 0]), 1.0, atol=0.5), "the picture moves by 1 px a frame"
+    assert np.abs(np.diff(eyes[:, 1])).max() < 0.5
+
+
+def test_a_rotated_clip_has_its_faces_upright_in_the_crops(clip, finder, photograph):
+    upright, _ = find_all(clip("plain.mp4"), finder)
+    turned, _ = find_all(clip("turned.mp4", width=240, height=320, rotation=90), finder)
+    assert turned[0].frame.color.rotation == 90
+    a, b = upright[0].crops[0].image.astype(int), turned[0].crops[0].image.astype(int)
+    assert np.abs(a - b).mean() < 6
+
+
+def test_a_crop_with_margin_is_larger_on_every_side(clip, finder):
+    plain, _ = find_all(clip("plain.mp4"), finder)
+    wide, _ = find_all(clip("plain.mp4"), finder, margin=16)
+    assert wide[0].crops[0].image.shape == (144, 128, 3)
+    inside = wide[0].crops[0].image[16:-16, 16:-16].astype(int)
+    assert np.abs(inside - plain[0].crops[0].image).mean() < 1
+
+
+def test_two_faces_are_two_tracks(tmp_path, finder, photograph):
+    def double(width, height):
+        return np.hstack([scene(photograph, width // 2, height), scene(photograph[:, ::-1], width // 2, height)])
+
+    pair = np.ascontiguousarray(double(1000, 480))
+    path = make_clip(tmp_path / "two.mp4", pair, Clip(width=960, height=448, pts=(0, 512, 1024), step=0))
+    found, _ = find_all(path, finder)
+    assert [len(f.crops) for f in found] == [2, 2, 2]
+
+
+def test_small_and_turned_faces_are_left_alone_and_counted(clip, finder):
+    found, stats = find_all(clip("plain.mp4"), finder, min_size_px=200)
+    assert not any(f.crops for f in found)
+    assert stats.passed_over == {"too small": 12}
+    found, stats = find_all(clip("plain.mp4"), finder, max_yaw_deg=0.5)
+    assert stats.passed_over["turned away"] >= 10
+
+
+def test_a_cut_starts_new_tracks_and_nothing_is_carried_over(tmp_path, finder, photograph):
+    import av
+
+    path = tmp_path / "cut.mp4"
+    shots = (
+        [scene(photograph, 480, 448)] * 3
+        + [scene(255 - photograph, 480, 448)] * 3
+        + [scene(photograph, 480, 448, (60, 30))] * 3
+    )
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "8"})
+        stream.width, stream.height, stream.pix_fmt = 480, 448, "yuv420p"
+        for shot in shots:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(shot), format="rgb24")))
+        out.mux(stream.encode(None))
+    found, _ = find_all(path, finder)
+    ids = [tuple(c.track.id for c in f.crops) for f in found]
+    assert len(ids[0]) == 1 and ids[0] == ids[1] == ids[2]
+    assert len(ids[6]) == 1 and ids[6] != ids[0]
+
+
+def test_no_face_is_found_where_none_is(clip, finder):
+    found, stats = find_all(clip("grey.mp4", face=False), finder)
+    assert len(found) == 12 and stats.tracks == 0
+
+
+def test_tiles_cover_the_picture_and_overlap():
+    grid = tiles(1280, 720, 480)
+    covered = np.zeros((720, 1280), int)
+    for x0, y0, x1, y1 in grid[1:]:
+        assert x1 - x0 == y1 - y0 == 480 and x0 >= 0 and y0 >= 0 and x1 <= 1280 and y1 <= 720
+        covered[y0:y1, x0:x1] += 1
+    assert covered.min() >= 1
+    assert grid[0] == (0, 0, 1280, 1280)
+
+
+def test_a_gap_is_bridged_and_a_long_one_ends_the_track():
+    tracker = Tracker(max_gap=2)
+    tracker.add(face_at(10, 10))
+    for lost in (1, 2):
+        tracker.seen(1, None, 0.04)
+        tracker.prune()
+        assert [t.lost for t in tracker.tracks] == [lost]
+    tracker.seen(1, face_at(12, 10), 0.04)
+    assert tracker.tracks[0].lost == 0 and tracker.tracks[0].id == 1
+    for _ in range(3):
+        tracker.seen(1, None, 0.04)
+    tracker.prune()
+    assert tracker.tracks == []
+    tracker.add(face_at(10, 10))
+    assert tracker.tracks[0].id == 2, "an id is never used again"
+
+
+def test_a_face_that_a_track_holds_starts_no_second_one():
+    tracker = Tracker(max_gap=2)
+    assert tracker.add(face_at(0, 0))
+    assert not tracker.add(face_at(5, 5))
+    assert overlap(np.array([0, 0, 10, 10.0]), np.array([5, 0, 15, 10.0])) == pytest.approx(1 / 3)
+
+
+def test_smoothing_stills_a_still_face_and_does_not_lag_a_moving_one():
+    rng = np.random.default_rng(0)
+    still, moving = OneEuro(1.5, 4.0), OneEuro(1.5, 4.0)
+    points = face_at(100, 100).landmarks
+    outs, lag = [], 0.0
+    for i in range(90):
+        noise = rng.normal(0, 0.5, points.shape)
+        outs.append(still.step(points + noise, 1 / 30, 20.0))
+        at = points + np.array([i * 8.0, 0.0])
+        lag = float(np.abs(moving.step(at, 1 / 30, 20.0) - at).max())
+    assert np.diff(np.array(outs[30:]), axis=0).std() < 0.5 * np.sqrt(2) * 0.5, "jitter at most half of the raw points'"
+    assert lag < 8.0, "less than one frame behind at 12 eye distances a second"

@@ -1,7 +1,8 @@
 """Every thread and queue of the pipeline: a stage runs in a lane of its own, some items ahead of the next.
 
-A `Lanes` scope owns all threads. A fault of a stage travels through the queues and is raised where its result is awaited.
-Leaving the scope, for whatever reason, stops and joins every thread. Queues are bounded: a full one makes its stage wait.
+A `Lanes` scope owns all threads. A fault of a stage travels through the queues and is raised where its result is
+awaited. Leaving the scope, for whatever reason, stops and joins every thread. Queues are bounded: a full one makes its
+stage wait.
 """
 
 from __future__ import annotations

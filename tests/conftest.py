@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from skimage import data
+
 from zoo import Clip, make_clip
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -6,11 +6,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from zoo import Clip, make_clip
 
 from stream.frame import Frame
 from stream.media.color import add_change, align_rect, read_rgb
 from stream.media.source import FileSource
+from zoo import Clip, make_clip
 
 LAYOUTS = ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le"]
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from zoo import Clip, make_clip, scene
 
 from stream.config import load_settings
 from stream.faces.finder import open_finder, tiles
@@ -12,6 +11,7 @@ from stream.find import FaceFinding
 from stream.frame import Face, Found
 from stream.media.source import FileSource
 from stream.stats import Stats
+from zoo import Clip, make_clip, scene
 
 
 @pytest.fixture(scope="module")

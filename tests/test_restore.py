@@ -11,12 +11,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from zoo import frames_of, packets_of
 
 from stream.config import load_settings
 from stream.faces.finder import open_finder
 from stream.media.source import planes_of
 from stream.pipeline import Job, restore_file
+from zoo import frames_of, packets_of
 
 
 def blurred_photograph(photograph, length=13):

@@ -1,0 +1,220 @@
+"""Network, kernels, degradation and loop against the paper's numbers; needs the training extra."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the training extra is not installed")
+
+from msgspec.structs import replace  # noqa: E402
+
+from stream.settings import shipped  # noqa: E402
+from training.config import load_config  # noqa: E402
+from training.data import POINTS, load_faces  # noqa: E402
+from training.degrade import blur, make_batch  # noqa: E402
+from training.kernels import KernelConfig, draw_kernels, matern52, sample_paths  # noqa: E402
+from training.network import (  # noqa: E402
+    Inception,
+    InceptionModule,
+    NetworkConfig,
+    build_network,
+    count_macs,
+    count_parameters,
+)
+from training.train import batch_of, schedule, train  # noqa: E402
+
+FACE = np.array([[207.0, 112.0], [250.0, 110.0], [232.0, 135.0], [211.0, 152.0], [250.0, 150.0]])
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory, photograph_module):
+    """A folder of twelve faces: the same one, shifted and brightened."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("faces")
+    (folder / "images").mkdir()
+    with (folder / "landmarks.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", *(f"{p}_{axis}" for p in POINTS for axis in "xy")])
+        for i in range(12):
+            part = np.roll(photograph_module, i, 1)[60:300, :400] // (1 + i % 3)
+            Image.fromarray(part).save(folder / "images" / f"{i}.png")
+            writer.writerow([f"{i}.png", *(FACE + np.array([i, -60])).ravel()])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photograph_module():
+    from skimage import data
+
+    return data.astronaut()
+
+
+def small(faces: Path, **run):
+    config = load_config(shipped("fast"))
+    values = {"batch": 2, "steps": 6, "part_px": (48, 48), "whole_steps": 2, "validate_every": 100, "save_every": 100}
+    return replace(
+        config,
+        faces=str(faces),
+        network=NetworkConfig(kind="unet", widths=(8, 8), blocks=(1, 1)),
+        optimizer=replace(config.optimizer, warmup_steps=0, decay_steps=0),
+        run=replace(config.run, **{**values, **run}),
+    )
+
+
+def test_the_papers_network_has_its_parameters_and_its_work():
+    network = build_network(NetworkConfig(kind="inception"))
+    assert count_parameters(network) == 1_847_491
+    assert count_parameters(InceptionModule()) == 307_584
+    assert count_parameters(InceptionModule(reduction=False)) == 583_904
+    assert count_macs(network) == 1_845_120 * 112 * 96  # 19.84 GMAC a face
+
+
+@pytest.mark.parametrize("size", [(112, 96), (48, 64), (49, 65)])
+def test_the_papers_network_keeps_the_size(size):
+    assert Inception()(torch.zeros(1, 3, *size)).shape == (1, 3, *size)
+
+
+def test_the_unet_starts_as_the_identity_and_costs_600_million_macs():
+    network = build_network(load_config(shipped("fast")).network)
+    x = torch.rand(2, 3, 112, 96)
+    assert torch.equal(network(x), x)
+    assert count_macs(network) == pytest.approx(600e6, rel=0.001)
+
+
+def test_the_covariance_of_the_paths_is_that_of_equation_4():
+    rng = np.random.default_rng(0)
+    paths = sample_paths(rng, 40_000, 60)[..., 0]
+    for lag in (0, 10, 30, 59):
+        found = (paths[:, 0] * paths[:, lag]).mean()
+        assert found == pytest.approx(matern52(np.array(lag * 0.01)), abs=0.0015)
+    r = np.sqrt(5) * 0.2 / 0.3
+    assert matern52(np.array(0.2)) == pytest.approx(0.25**2 * (1 + r + 5 * 0.2**2 / (3 * 0.3**2)) * np.exp(-r))
+
+
+def test_kernels_sum_to_one_sit_on_their_centre_of_mass_and_have_the_papers_sizes():
+    kernels = draw_kernels(np.random.default_rng(1), 400, KernelConfig())
+    assert kernels.shape == (400, 27, 27) and (kernels >= 0).all()
+    assert np.allclose(kernels.sum((1, 2)), 1, atol=1e-5)
+    y, x = np.indices((27, 27))
+    for axis in (x, y):
+        assert np.abs((kernels * axis).sum((1, 2)) - 13).max() < 0.05
+    sizes = np.array([max(np.ptp(np.flatnonzero(k.sum(0))), np.ptp(np.flatnonzero(k.sum(1)))) + 1 for k in kernels])
+    assert sizes.min() >= 7 and sizes.max() <= 20
+    assert len(np.unique(sizes)) >= 12, "the size is drawn at random"
+    assert len({k.tobytes() for k in kernels}) == 400, "none repeats"
+
+
+def test_blurring_is_convolution_channel_by_channel():
+    from scipy.ndimage import convolve
+
+    image, kernel = (
+        np.random.default_rng(0).random((3, 60, 50)),
+        draw_kernels(np.random.default_rng(2), 1, KernelConfig()),
+    )
+    ours = blur(torch.from_numpy(image)[None].float(), torch.from_numpy(kernel))[0].numpy()
+    for channel in range(3):
+        reference = convolve(image[channel], kernel[0].astype(float), mode="wrap")
+        assert np.abs(ours[channel] - reference).max() < 1e-5
+
+
+def test_a_batch_is_blurred_masked_and_depends_on_its_step_alone(faces, tmp_path):
+    config, loaded = small(faces, part_px=(112, 96)), load_faces(faces, tmp_path)
+    batch = batch_of(config, loaded, 10, 3)
+    assert batch.blurry.shape == batch.sharp.shape == (2, 3, 112, 96) and batch.mask.shape == (2, 1, 112, 96)
+    again = batch_of(config, loaded, 10, 3)
+    assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+    other = batch_of(config, loaded, 10, 4)
+    assert not torch.equal(batch.kernels, other.kernels)
+    clean = replace(config.degrade, unblurred_share=1.0, noise_share=0.0, jpeg_share=0.0)
+    plain = make_batch(loaded, np.arange(4), np.random.default_rng(0), config.kernels, clean, 0)
+    assert (plain.blurry - plain.sharp).abs().max() < 1 / 255, "an unblurred sample is the sharp one, rounded"
+    assert 0.2 < float(plain.mask.mean()) < 1.0, "the pictures end at the forehead"
+
+
+def test_a_model_with_a_margin_gets_real_surroundings(faces, tmp_path):
+    config, loaded = small(faces), load_faces(faces, tmp_path)
+    batch = make_batch(loaded, np.arange(3), np.random.default_rng(0), config.kernels, config.degrade, 16)
+    assert batch.blurry.shape == (3, 3, 144, 128) and batch.sharp.shape == (3, 3, 112, 96)
+
+
+def test_every_face_is_seen_once_an_epoch(faces, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("training.train.make_batch", lambda faces, indices, *rest: seen.extend(indices))
+    for step in range(10):
+        batch_of(small(faces), np.empty((0,)), 10, step)
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
+
+
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(faces, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(small(faces), whole)
+    train(small(faces, steps=3, whole_steps=0), parts)
+    train(small(faces), parts)
+    a, b = (torch.load(run / "state.pt", weights_only=True) for run in (whole, parts))
+    assert a["step"] == b["step"] == 6
+    for part in ("network", "ema"):
+        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
+    assert not all(torch.equal(a["network"][n], a["ema"][n]) for n in a["network"])
+
+
+def test_the_rate_rises_holds_and_falls_to_nothing():
+    config = load_config(shipped("fast"))
+    run, o = config.run, config.optimizer
+    assert schedule(config, 0) == pytest.approx(1 / o.warmup_steps)
+    assert schedule(config, o.warmup_steps) == schedule(config, run.steps - o.decay_steps) == 1
+    assert 0 < schedule(config, run.steps - 1) <= 1 / o.decay_steps
+
+
+def test_train_export_and_evaluate_work_as_commands(unsmear, faces, tmp_path, shared):
+    import msgspec
+
+    config = msgspec.to_builtins(small(faces, steps=4, whole_steps=2))
+    (tmp_path / "tiny.toml").write_text(_toml(config))
+    done = unsmear("train", "tiny.toml", "--run", "run")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 4 and "gain" in lines[-1]
+    done = unsmear("export", "run/ema.pt", "-o", "tiny.onnx")
+    assert done.returncode == 0, done.stderr
+    done = unsmear(
+        "evaluate",
+        "--model",
+        "tiny.onnx",
+        "--faces",
+        shared / "lfw_pairs",
+        "--kernels",
+        shared / "kernels" / "levin.npz",
+        "--count",
+        8,
+        "--json",
+        "e.json",
+        "--sheet",
+        "sheet.png",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["pictures"] == 8 and (tmp_path / "sheet.png").stat().st_size > 10_000
+    assert "| blurry |" in done.stdout
+
+
+def _toml(config: dict) -> str:
+    plain = {k: v for k, v in config.items() if not isinstance(v, dict)}
+    text = "".join(f"{k} = {json.dumps(v)}\n" for k, v in plain.items())
+    for name, table in config.items():
+        if isinstance(table, dict):
+            text += f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in table.items())
+    return text
+
+
+def test_the_blurry_row_is_that_of_the_protocol(shared):
+    from training.evaluate import KERNELS, blurred, cut, load_kernels, load_pictures, mean_psnr
+
+    expected = [25.86, 24.75, 28.54, 19.30, 27.62, 24.49, 21.35, 21.48, 24.78]
+    pictures, kernels = load_pictures(shared / "lfw_pairs", 600), load_kernels(shared / "kernels" / "levin.npz")
+    truth = cut(pictures, 0)
+    found = [mean_psnr(cut(blurred(pictures, kernels[name]), 0), truth) for name in KERNELS]
+    assert np.abs(np.array(found) - expected).max() < 0.1, np.round(found, 2)

@@ -235,7 +235,9 @@ def export(weights: Path, output: Path) -> None:
 
 
 @cli.command()
-@click.option("--model", default="fast", show_default=True, help="A shipped model's name, or an .onnx file.")
+@click.option(
+    "--model", "models", multiple=True, default=("fast",), help="A shipped model or an .onnx file; repeatable."
+)
 @click.option("--engine", default="onnxruntime", show_default=True)
 @click.option(
     "--faces",
@@ -249,24 +251,45 @@ def export(weights: Path, output: Path) -> None:
     type=click.Path(path_type=Path),
     default=Path("../shared/data/kernels/levin.npz"),
     show_default=True,
-    help="An .npz of kernels, each (33, 33) with sum 1.",
+    help="An .npz of the kernels c1 to c8 and linear, each (33, 33) with sum 1.",
 )
 @click.option("--count", type=click.IntRange(1), default=600, show_default=True, help="Pictures, the folder's first.")
+@click.option("--pairs", type=click.Path(path_type=Path), help="Verify on these pairs (fold, a, b, same).")
+@click.option("--folds", default="3,4,5", show_default=True, help="The folds of --pairs.")
+@click.option("--verifier", type=click.Path(path_type=Path), help="A face recogniser: .onnx, or .param for ncnn.")
+@click.option("--classical", is_flag=True, help="Unsharp masking, and deconvolution with the true kernel, beside ours.")
+@click.option("--fill-margin", is_flag=True, help="Repeat the border instead of real surroundings.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers as JSON as well.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write a picture: blurry, restored, sharp.")
 def evaluate(
-    model: str, engine: str, faces: Path, kernels: Path, count: int, as_json: Path | None, sheet: Path | None
+    models: tuple[str, ...],
+    folds: str,
+    as_json: Path | None,
+    sheet: Path | None,
+    **setting: Any,
 ) -> None:
-    """PSNR of restored beside blurry faces, for every benchmark kernel and for no blur.
+    """Restored beside blurry faces, for every benchmark kernel and for no blur, as Markdown tables.
 
     \b
-    Example:
+    Examples:
       unsmear evaluate --model fast --faces ../shared/data/lfw_pairs --sheet sheet.png
+      unsmear evaluate --pairs ../shared/data/lfw_pairs/pairs.csv --verifier verify.param
     """
     require_torch()
+    from training import report
+    from training.evaluate import Setting
     from training.evaluate import evaluate as run_evaluation
 
-    click.echo(run_evaluation(model, engine, faces, kernels, count, as_json, sheet))
+    try:
+        numbers = frozenset(int(fold) for fold in folds.split(","))
+    except ValueError as error:
+        raise UsageError(f"--folds wants numbers with commas between them, not '{folds}'") from error
+    result = run_evaluation(Setting(models=models, folds=numbers, **setting))
+    click.echo(report.markdown(result))
+    if as_json is not None:
+        report.write_json(result, as_json)
+    if sheet is not None:
+        report.write_sheet(result, sheet)
 
 
 def require_torch() -> None:

@@ -33,19 +33,14 @@ class Progress:
             self._bar.update()
         elif not self._quiet and time.monotonic() - self._said >= LINE_EVERY_S:
             self._said = time.monotonic()
-            passed = self._said - self._began
-            meter = tqdm.format_meter(
-                self._stats.frames,
-                self._info.frames or 0,
-                passed,
-                ncols=0,
-                unit="frame",
-                prefix=self._info.path.name,
-                bar_format="{desc}: {percentage:.0f}% {n_fmt}/{total_fmt} frames [{elapsed}<{remaining}, {rate_fmt}]"
-                if self._info.frames
-                else None,
-            )
-            print(f"{meter} {self._tail()}", file=sys.stderr, flush=True)
+            print(self._line(self._said - self._began), file=sys.stderr, flush=True)
+
+    def _line(self, passed_s: float) -> str:
+        done, total = self._stats.frames, self._info.frames
+        rate = done / passed_s
+        left = f", {tqdm.format_interval(max(total - done, 0) / rate)} left" if total and rate else ""
+        share = f"{100 * done / total:3.0f} % of {total}" if total else f"{done}"
+        return f"{self._info.path.name}: {share} frames, {rate:.1f} frames/s{left}, {self._tail()}"
 
     @property
     def seconds(self) -> float:

@@ -197,7 +197,11 @@ def test_train_export_and_evaluate_work_as_commands(unsmear, faces, tmp_path, sh
     )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "e.json").read_text())
-    assert found["pictures"] == 8 and (tmp_path / "sheet.png").stat().st_size > 10_000
+    assert (
+        found["pictures"] == 8
+        and found["rows"]["fast"]["psnr_db"]["mean"] > 20
+        and (tmp_path / "sheet.png").stat().st_size > 10_000
+    )
     assert "| blurry |" in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""The measuring stick: PSNR of restored beside blurry faces, for the benchmark kernels, the linear one, and no blur.
+"""The measuring stick: blurry, restored and sharp faces, for the benchmark kernels, the linear one, and no blur.
 
 Protocol: the sharp picture is warped to the crop with 24 px of margin, each channel convolved with the kernel, rounded
 to 8 bit, and the margin cut off: blur made of real surroundings. The benchmark kernels never enter training.
@@ -6,9 +6,11 @@ to 8 bit, and the margin cut off: blur made of real surroundings. The benchmark 
 
 from __future__ import annotations
 
-import json
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,73 +18,160 @@ import torch
 from numpy.typing import NDArray
 
 from engine import Engine, open_engine
-from stream.errors import InputError
+from stream.errors import InputError, UsageError
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, similarity, warp
+from training.classical import METHODS
 from training.data import read_image, read_landmarks
 from training.degrade import blur
+from training.recogniser import Recogniser, open_recogniser
+from training.verification import Pairs, accuracy, read_pairs
 
 MARGIN = 24
 BATCH = 32
 KERNELS = ("c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "linear")
 EIGHT = KERNELS[:8]
 SHARP = "sharp"
+BLURRY = "blurry"
+
+# Spoiled pictures with their margin (N, 160, 144, 3), and the kernel that spoiled them, to crops (N, 112, 96, 3).
+Method = Callable[[NDArray[np.uint8], NDArray[np.float32] | None], NDArray[np.uint8]]
 
 
-def evaluate(
-    model: str,
-    engine: str,
-    faces: Path,
-    kernels: Path,
-    count: int,
-    as_json: Path | None = None,
-    sheet: Path | None = None,
-) -> str:
-    """A Markdown table of one model's PSNR; also JSON and a picture sheet where asked for.
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is measured, and on what."""
+
+    models: tuple[str, ...]
+    faces: Path  # a folder with images/ and landmarks.csv
+    kernels: Path
+    engine: str = "onnxruntime"
+    count: int | None = 600  # pictures, the folder's first; None for all
+    pairs: Path | None = None  # verify on these; then the pictures are those of its folds
+    folds: frozenset[int] = frozenset({3, 4, 5})
+    verifier: Path | None = None
+    classical: bool = False
+    fill_margin: bool = False  # give models with a margin the repeated border instead of real surroundings
+
+
+@dataclass(slots=True)
+class Row:
+    """One method's figures, by kernel."""
+
+    psnr_db: dict[str, float] = field(default_factory=dict)
+    ssim: dict[str, float] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)  # of verification, 0..1
+    distance: dict[str, float] = field(default_factory=dict)  # 1 - cosine to the sharp picture's embedding
+    ms_a_face: float | None = None
+    margin: int = 0
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """All rows, and the first picture of every kernel by method."""
+
+    pictures: int
+    pairs: int
+    rows: dict[str, Row] = field(default_factory=dict)
+    sheet: dict[str, dict[str, NDArray[np.uint8]]] = field(default_factory=dict)  # kernel -> method -> pictures
+
+
+def evaluate(setting: Setting) -> Evaluation:
+    """Measure every model, and the references, on every kernel.
 
     Raises:
-        InputError: faces or kernels cannot be read.
+        InputError: faces, kernels, pairs or the verifier cannot be read.
+        UsageError: pairs without a verifier.
         EngineError: the engine cannot run.
     """
-    sharp, known = load_pictures(faces, count), load_kernels(kernels)
-    table: dict[str, dict[str, float]] = {"blurry": {}, model: {}}
-    pictures: dict[str, list[NDArray[np.uint8]]] = {}
-    began, restored_count = time.perf_counter(), 0
-    with open_engine(engine, model) as runner:
-        margin = runner.spec.margin
-        for name in (*KERNELS, SHARP):
-            spoiled = blurred(sharp, known.get(name))
-            restored = run(runner, cut(spoiled, margin))
-            truth, given = cut(sharp, 0), cut(spoiled, 0)
-            table["blurry"][name], table[model][name] = mean_psnr(given, truth), mean_psnr(restored, truth)
-            pictures[name] = [given[0], restored[0], truth[0]]
-            restored_count += len(restored)
-            print(f"{name}: {table['blurry'][name]:.2f} -> {table[model][name]:.2f} dB", file=sys.stderr)
-    for row in table.values():
-        row["mean"] = float(np.mean([row[k] for k in EIGHT]))
-    if sheet is not None:
-        write_sheet(sheet, pictures)
-    if as_json is not None:
-        seconds = time.perf_counter() - began
-        as_json.write_text(
-            json.dumps(
-                {
-                    "model": model,
-                    "engine": engine,
-                    "pictures": len(sharp),
-                    "psnr_db": table,
-                    "seconds": round(seconds, 1),
-                    "margin": margin,
-                },
-                indent=2,
-            )
-            + "\n"
-        )
-    return markdown(table, len(sharp))
+    if setting.pairs is not None and setting.verifier is None:
+        raise UsageError("verification on --pairs needs a --verifier")
+    pairs = read_pairs(setting.pairs, setting.folds) if setting.pairs is not None else None
+    known = load_kernels(setting.kernels)
+    sharp = load_pictures(
+        setting.faces, setting.count if pairs is None else None, None if pairs is None else pairs.names
+    )
+    truth = cut(sharp, 0)
+    verifier = open_recogniser(setting.verifier) if setting.verifier is not None else None
+    identity = verifier.embed(truth) if verifier is not None else None
+    result = Evaluation(len(sharp), 0 if pairs is None else len(pairs.same))
+    with methods(setting, result) as ready:
+        for kernel in (*KERNELS, SHARP):
+            spoiled = blurred(sharp, known.get(kernel))
+            result.sheet[kernel] = {}
+            for name, method in ready.items():
+                began = time.perf_counter()
+                restored = method(spoiled, known.get(kernel))
+                row = result.rows[name]
+                row.ms_a_face = (time.perf_counter() - began) * 1e3 / len(sharp)
+                measure(row, kernel, restored, truth, verifier, identity, pairs)
+                result.sheet[kernel][name] = restored[:6]
+                print(f"{kernel} {name}: {row.psnr_db[kernel]:.2f} dB", file=sys.stderr)
+            result.sheet[kernel][SHARP] = truth[:6]
+    for row in result.rows.values():
+        for values in (row.psnr_db, row.ssim, row.accuracy, row.distance):
+            if values:
+                values["mean"] = float(np.mean([values[k] for k in EIGHT]))
+    return result
 
 
-def load_pictures(folder: Path, count: int) -> NDArray[np.uint8]:
-    """The first `count` pictures of a folder, aligned, (N, 160, 144, 3)."""
+@contextmanager
+def methods(setting: Setting, result: Evaluation) -> Iterator[dict[str, Method]]:
+    """What is compared, by name; each gets its row."""
+    with ExitStack() as stack:
+        ready: dict[str, Method] = {BLURRY: lambda spoiled, kernel: cut(spoiled, 0)}
+        if setting.classical:
+            for name, classical in METHODS.items():
+                ready[name] = lambda spoiled, kernel, classical=classical: classical(cut(spoiled, 0), kernel)  # type: ignore[misc]
+        for model in setting.models:
+            runner = stack.enter_context(open_engine(setting.engine, model))
+            name = runner.spec.name if runner.spec.name not in ready else model
+            ready[name] = _model(runner, setting.fill_margin)
+            result.rows[name] = Row(margin=runner.spec.margin)
+        for name in ready:
+            result.rows.setdefault(name, Row())
+        yield ready
+
+
+def _model(runner: Engine, fill_margin: bool) -> Method:
+    def restore(spoiled: NDArray[np.uint8], kernel: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+        m = runner.spec.margin
+        crops = cut(spoiled, m)
+        if fill_margin:
+            crops = np.pad(cut(spoiled, 0), ((0, 0), (m, m), (m, m), (0, 0)), mode="edge")
+        batches = range(0, len(crops), BATCH)
+        return np.concatenate([runner.run(np.ascontiguousarray(crops[i : i + BATCH])).crops for i in batches])
+
+    return restore
+
+
+def measure(
+    row: Row,
+    kernel: str,
+    restored: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    verifier: Recogniser | None,
+    identity: NDArray[np.float32] | None,
+    pairs: Pairs | None,
+) -> None:
+    """Fill a row's figures for one kernel."""
+    row.psnr_db[kernel] = mean_psnr(restored, truth)
+    row.ssim[kernel] = mean_ssim(restored[:200], truth[:200])
+    if verifier is not None and identity is not None:
+        found = verifier.embed(restored)
+        row.distance[kernel] = float(1 - (found * identity).sum(1).mean())
+        if pairs is not None:
+            row.accuracy[kernel] = accuracy(identity, found, pairs)
+
+
+def load_pictures(folder: Path, count: int | None, wanted: tuple[str, ...] | None = None) -> NDArray[np.uint8]:
+    """The first `count` pictures of a folder, or the `wanted` ones, aligned, (N, 160, 144, 3)."""
     names, points = read_landmarks(folder)
+    if wanted is not None:
+        place = {name: i for i, name in enumerate(names)}
+        missing = next((name for name in wanted if name not in place), None)
+        if missing is not None:
+            raise InputError(f"{missing} stands in the pairs, but not in {folder / 'landmarks.csv'}")
+        names, points = list(wanted), points[[place[name] for name in wanted]]
     try:
         return np.stack(
             [
@@ -121,40 +210,14 @@ def cut(pictures: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
     return pictures[:, side : side + CROP_HEIGHT + 2 * margin, side : side + CROP_WIDTH + 2 * margin]
 
 
-def run(engine: Engine, crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """All crops through an engine."""
-    return np.concatenate(
-        [engine.run(np.ascontiguousarray(crops[i : i + BATCH])).crops for i in range(0, len(crops), BATCH)]
-    )
-
-
 def mean_psnr(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
     """Mean over pictures of their PSNR in dB; one that is equal counts as 99."""
     mse = ((pictures.astype(np.float32) - truth) ** 2).mean((1, 2, 3))
     return float(np.where(mse > 0, 10 * np.log10(255**2 / np.maximum(mse, 1e-9)), 99.0).mean())
 
 
-def markdown(table: dict[str, dict[str, float]], count: int) -> str:
-    """The table, with the gain of each row over the blurry one."""
-    columns = [*EIGHT, "mean", "linear", SHARP]
-    lines = [
-        f"PSNR in dB, mean over {count} pictures",
-        "",
-        "| | " + " | ".join(columns) + " |",
-        "|---|" + "---|" * len(columns),
-    ]
-    for name, row in table.items():
-        cells = ["(as it is)" if name == "blurry" and c == SHARP else f"{row[c]:.2f}" for c in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        if name != "blurry":
-            gains = [f"{row[c] - table['blurry'][c]:+.2f}" if c != SHARP else "" for c in columns]
-            lines.append("| gain | " + " | ".join(gains) + " |")
-    return "\n".join(lines)
+def mean_ssim(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """Mean over pictures of scikit-image's structural similarity."""
+    from skimage.metrics import structural_similarity
 
-
-def write_sheet(path: Path, pictures: dict[str, list[NDArray[np.uint8]]]) -> None:
-    """Rows blurry, restored, sharp; a column a kernel."""
-    from PIL import Image
-
-    rows = [np.hstack([pictures[name][i] for name in pictures]) for i in range(3)]
-    Image.fromarray(np.vstack(rows)).save(path)
+    return float(np.mean([structural_similarity(a, b, channel_axis=2) for a, b in zip(pictures, truth, strict=True)]))

@@ -1,0 +1,119 @@
+"""The measuring stick itself, measured."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the training extra is not installed")
+
+from stream.errors import InputError, UsageError
+from training import classical
+from training.evaluate import Setting, cut, evaluate, load_pictures, mean_psnr, mean_ssim
+from training.recogniser import open_recogniser, unit
+from training.report import markdown
+from training.verification import Pairs, accuracy, best_threshold, read_pairs
+
+
+def made_pairs(rng, noise):
+    """300 people, two pictures each: pairs of the same and of different ones, in five folds."""
+    people = rng.normal(size=(300, 32))
+    first, second = (unit((people + noise * rng.normal(size=people.shape)).astype(np.float32)) for _ in range(2))
+    index = np.arange(300)
+    same = index % 2 == 0
+    other = np.where(same, index, (index + 7) % 300)
+    pairs = Pairs(tuple(map(str, index)), index, other, same, index % 5)
+    return first, second, pairs
+
+
+def test_the_best_threshold_parts_what_can_be_parted():
+    assert best_threshold(np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True])) == pytest.approx(0.5)
+    assert 0.1 < best_threshold(np.array([0.9, 0.1, 0.6, 0.3]), np.array([True, False, False, False])) < 0.9
+
+
+def test_accuracy_is_whole_for_clear_faces_half_for_noise_and_between_for_blurred_ones():
+    rng = np.random.default_rng(0)
+    clear, hazy, noise = (accuracy(*made_pairs(rng, level)) for level in (0.1, 1.5, 100.0))
+    assert clear > 0.99
+    assert abs(noise - 0.5) < 0.1
+    assert noise < hazy < clear
+
+
+def test_a_fold_is_judged_by_the_threshold_of_the_others():
+    pairs = Pairs(
+        ("a",), np.zeros(4, int), np.zeros(4, int), np.array([True, False, True, False]), np.array([1, 1, 2, 2])
+    )
+
+    sharp = np.ones((1, 1), np.float32)
+    # Fold 1 is parted at 0.5, fold 2 at 0.05: each is wrong by the other's threshold.
+    values = np.array([[0.9], [0.4], [0.1], [0.0]], np.float32)
+    spread = Pairs(("a",) * 4, np.zeros(4, int), np.arange(4), pairs.same, pairs.fold)
+    assert accuracy(np.repeat(sharp, 4, 0), values, spread) == 0.5
+
+
+@pytest.mark.parametrize("method", ["Wiener, true kernel", "Richardson-Lucy, true kernel"])
+def test_classical_methods_gain_with_the_true_kernel(method, photograph):
+    from scipy.ndimage import convolve
+
+    kernel = np.zeros((33, 33), np.float32)
+    kernel[16, 12:21] = 1 / 9
+    sharp = photograph[40:200, 150:294]
+    blurry = np.dstack([convolve(sharp[..., c].astype(float), kernel, mode="nearest") for c in range(3)])
+    given, truth = cut(np.rint(blurry).astype(np.uint8)[None], 0), cut(sharp[None], 0)
+    restored = classical.METHODS[method](given, kernel)
+    assert mean_psnr(restored, truth) > mean_psnr(given, truth) + 0.1
+    assert mean_ssim(restored, truth) > mean_ssim(given, truth)
+    assert np.array_equal(classical.METHODS[method](given, None), given)
+
+
+def test_bad_pairs_are_told(tmp_path, shared):
+    with pytest.raises(InputError, match="cannot read"):
+        read_pairs(tmp_path / "none.csv", frozenset({1}))
+    (tmp_path / "a.csv").write_text("fold,left,right\n1,a,b\n")
+    with pytest.raises(InputError, match="columns"):
+        read_pairs(tmp_path / "a.csv", frozenset({1}))
+    with pytest.raises(InputError, match="no pairs of the folds"):
+        read_pairs(shared / "lfw_pairs" / "pairs.csv", frozenset({77}))
+    with pytest.raises(UsageError, match="verifier"):
+        evaluate(Setting(models=(), faces=tmp_path, kernels=tmp_path, pairs=tmp_path))
+    with pytest.raises(InputError, match="no recogniser"):
+        open_recogniser(Path("none.onnx"))
+
+
+@pytest.mark.parametrize("name", ["phi_mobilefacenet.onnx", "verify_mobilefacenet.param"])
+def test_both_recognisers_know_sharp_faces_apart(name, shared):
+    if name.endswith(".param"):
+        pytest.importorskip("ncnn")
+    pairs = read_pairs(shared / "lfw_pairs" / "pairs.csv", frozenset({1, 2}))
+    few = slice(0, None, 6)
+    pairs = Pairs(pairs.names, pairs.sharp[few], pairs.other[few], pairs.same[few], pairs.fold[few])
+    used = sorted({*pairs.sharp, *pairs.other})
+    place = {old: new for new, old in enumerate(used)}
+    pictures = load_pictures(shared / "lfw_pairs", None, tuple(pairs.names[i] for i in used))
+    found = open_recogniser(shared / "recognisers" / name).embed(cut(pictures, 0))
+    moved = [np.array([place[i] for i in side]) for side in (pairs.sharp, pairs.other)]
+    assert accuracy(found, found, Pairs(pairs.names, *moved, pairs.same, pairs.fold)) > 0.98
+
+
+def test_an_evaluation_has_a_row_for_every_method(shared):
+    setting = Setting(
+        models=("fast",),
+        faces=shared / "lfw_pairs",
+        kernels=shared / "kernels" / "levin.npz",
+        count=4,
+        verifier=shared / "recognisers" / "phi_mobilefacenet.onnx",
+        classical=True,
+    )
+    result = evaluate(setting)
+    assert list(result.rows) == [
+        "blurry",
+        "unsharp",
+        "Wiener, true kernel",
+        "Richardson-Lucy, true kernel",
+        "fast",
+    ] or set(result.rows) == {"blurry", "unsharp", "Wiener, true kernel", "Richardson-Lucy, true kernel", "fast"}
+    assert result.rows["blurry"].psnr_db["sharp"] == 99.0
+    assert result.rows["blurry"].distance["sharp"] == pytest.approx(0, abs=1e-5)
+    assert result.rows["fast"].distance["sharp"] < result.rows["blurry"].distance["c4"]
+    text = markdown(result)
+    assert "Identity distance" in text and "| fast |" in text and "as it is" in text

@@ -105,13 +105,7 @@ def test_an_evaluation_has_a_row_for_every_method(shared):
         classical=True,
     )
     result = evaluate(setting)
-    assert list(result.rows) == [
-        "blurry",
-        "unsharp",
-        "Wiener, true kernel",
-        "Richardson-Lucy, true kernel",
-        "fast",
-    ] or set(result.rows) == {"blurry", "unsharp", "Wiener, true kernel", "Richardson-Lucy, true kernel", "fast"}
+    assert set(result.rows) == {"blurry", "fast", *classical.METHODS}
     assert result.rows["blurry"].psnr_db["sharp"] == 99.0
     assert result.rows["blurry"].distance["sharp"] == pytest.approx(0, abs=1e-5)
     assert result.rows["fast"].distance["sharp"] < result.rows["blurry"].distance["c4"]

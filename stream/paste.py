@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
-from stream.find import crop_rect
 from stream.frame import Frame, Mended, Packet, Patch, Plane
 from stream.media.color import add_change
+from stream.region import crop_rect
 from stream.stats import Stats
 
 FEATHER_PX = 16.0  # crop px over which the mask falls to nothing at the crop's border

@@ -219,6 +219,25 @@ def train(config: Path, run: Path | None, weights: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("raw", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A new folder.")
+def align(raw: Path, output: Path) -> None:
+    """Make a training folder of the faces in any folder of pictures.
+
+    \b
+    Example:
+      unsmear align photographs/ -o faces/          then set faces = "faces" in a config
+    """
+    require_torch()
+    from training.collect import collect
+
+    counts = collect(raw, output)
+    kept = counts.pop("kept", 0)
+    why = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    click.echo(f"{output}: {kept} faces" + (f"; skipped (see skipped.csv): {why}" if why else ""), err=True)
+
+
+@cli.command()
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .onnx file.")
 def export(weights: Path, output: Path) -> None:

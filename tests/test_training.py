@@ -222,3 +222,41 @@ def test_the_blurry_row_is_that_of_the_protocol(shared):
     truth = cut(pictures, 0)
     found = [mean_psnr(cut(blurred(pictures, kernels[name]), 0), truth) for name in KERNELS]
     assert np.abs(np.array(found) - expected).max() < 0.1, np.round(found, 2)
+
+
+def test_phi_is_the_recogniser_and_lets_gradients_through(shared):
+    from training.phi import Phi
+    from training.recogniser import open_recogniser
+
+    path = shared / "recognisers" / "phi_mobilefacenet.onnx"
+    crops = np.random.default_rng(0).integers(0, 256, (3, 112, 96, 3), dtype=np.uint8)
+    x = (torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255).requires_grad_()
+    features = Phi(path)(x)
+    assert np.abs(features.detach().numpy() - open_recogniser(path).embed(crops)).max() < 1e-5
+    features[:, 0].sum().backward()
+    assert x.grad is not None and float(x.grad.abs().sum()) > 0
+
+
+def test_the_losses_are_those_of_equations_6_to_8():
+    from training import losses
+
+    a, b = torch.rand(2, 3, 20, 30), torch.rand(2, 3, 20, 30)
+    mask = torch.zeros(2, 1, 20, 30)
+    mask[..., 5:15] = 1
+    assert torch.allclose(losses.l2(a, b, mask), ((a - b) ** 2)[..., 5:15].mean())
+    ramp = torch.arange(30.0).expand(1, 3, 20, 30) * 0.1
+    assert float(losses.total_variation(ramp)) == pytest.approx(0.01, rel=1e-4)
+    assert float(losses.total_variation(torch.ones(1, 3, 8, 8))) == 0
+    assert float(losses.charbonnier(a, a, mask)) == pytest.approx(1e-3, rel=1e-4)
+    assert torch.allclose(losses.psnr(a, a + 0.1), torch.full((2,), 20.0), atol=1e-3)
+
+
+GOLDEN = 0.0443764
+
+
+def test_twenty_steps_have_the_loss_that_they_always_had(faces, tmp_path):
+    """A change of data, network, loss or optimiser shows here first; set it anew when the change is meant."""
+    config = small(faces, steps=20, whole_steps=5)
+    train(config, tmp_path / "run")
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["loss"] == pytest.approx(GOLDEN, rel=1e-3)

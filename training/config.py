@@ -33,6 +33,8 @@ class LossConfig(Struct, frozen=True, kw_only=True):
 
     pixel: Literal["charbonnier", "l2"]
     tv: Annotated[float, Meta(ge=0)]
+    facial: Annotated[float, Meta(ge=0)]
+    recogniser: str  # an .onnx file; read only where facial is not 0
 
 
 class OptimizerConfig(Struct, frozen=True, kw_only=True):

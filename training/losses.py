@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from training.config import LossConfig
+from training.phi import Phi
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -31,11 +33,22 @@ def total_variation(restored: Tensor) -> Tensor:
     return right + (restored[..., 1:, :] - restored[..., :-1, :]).square().mean()
 
 
-def total(restored: Tensor, sharp: Tensor, mask: Tensor, config: LossConfig) -> Tensor:
-    """Eq. 5 without its facial term."""
+def facial(restored: Tensor, sharp: Tensor, phi: Phi) -> Tensor:
+    """Eq. 8: the squared distance of both pictures' features, 0 to 4 as they have length 1."""
+    with torch.no_grad():
+        wanted = phi(sharp)
+    return (phi(restored.clamp(0, 1)) - wanted).square().sum(1).mean()
+
+
+def total(restored: Tensor, sharp: Tensor, mask: Tensor, config: LossConfig, phi: Phi | None = None) -> Tensor:
+    """Eq. 5. The facial term is left out without a Phi, and for parts of a crop, in which it knows no face."""
     pixel = charbonnier if config.pixel == "charbonnier" else l2
     loss = pixel(restored, sharp, mask)
-    return loss + config.tv * total_variation(restored) if config.tv else loss
+    if config.tv:
+        loss = loss + config.tv * total_variation(restored)
+    if phi is not None and restored.shape[-2:] == (CROP_HEIGHT, CROP_WIDTH):
+        loss = loss + config.facial * facial(restored, sharp, phi)
+    return loss
 
 
 def psnr(restored: Tensor, sharp: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from training.config import Precision, TrainConfig
 from training.data import load_faces
 from training.degrade import Batch, make_batch
 from training.network import NetworkConfig, build_network, count_macs, count_parameters
+from training.phi import Phi
 
 VALIDATION_FACES = 256  # the last faces of a folder, never trained on; blurred by the same kernels at every validation
 
@@ -54,6 +55,7 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
         network.load_state_dict(load_weights(weights)[1])
     network = network.to(device)
     ema = copy.deepcopy(network).requires_grad_(False)
+    phi = Phi(Path(config.loss.recogniser)).to(device) if config.loss.facial else None
     optimizer = make_optimizer(config, network)
     step, rate, best, waited = 0, 1.0, float("inf"), 0
     state_path = run / "state.pt"
@@ -76,7 +78,7 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
                     group["lr"] = config.optimizer.learning_rate * rate * schedule(config, step)
                 with torch.autocast(device.type, torch.bfloat16, enabled=low_precision):
                     restored = inner(network(batch.blurry.to(device)), config.network.margin).float()
-                    loss = losses.total(restored, batch.sharp.to(device), batch.mask.to(device), config.loss)
+                    loss = losses.total(restored, batch.sharp.to(device), batch.mask.to(device), config.loss, phi)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip_norm)

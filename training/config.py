@@ -20,6 +20,9 @@ class DegradeConfig(Struct, frozen=True, kw_only=True):
     """What happens to a sharp crop beside the kernel."""
 
     unblurred_share: Share
+    soft_share: Share
+    soft_sigma_px: Annotated[float, Meta(gt=0.3, le=2)]
+    still_background_share: Share
     noise_share: Share
     noise_max: Share
     jpeg_share: Share

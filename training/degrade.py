@@ -66,16 +66,41 @@ def make_batch(
     x = torch.from_numpy(patches).permute(0, 3, 1, 2).float() / 255
     x[:, :3] = (x[:, :3] * gain).clamp(0, 1)
 
+    soft = np.flatnonzero(rng.random(count) < degrade.soft_share)
+    if len(soft):
+        x[soft, :3] = blur(x[soft, :3], _gaussians(rng, len(soft), degrade.soft_sigma_px))
+
     k = draw_kernels(rng, count, kernels)
     delta = np.zeros_like(k[0])
     delta[reach, reach] = 1
     k[rng.random(count) < degrade.unblurred_share] = delta
     drawn = torch.from_numpy(k)
     y = blur(x, drawn)[..., reach : height - reach, reach : width - reach]
+    apart = np.flatnonzero(rng.random(count) < degrade.still_background_share)
+    if len(apart):
+        still = x[apart][..., reach : height - reach, reach : width - reach]
+        face = _face_shape(rng, len(apart), y.shape[-2:])
+        y[apart] = y[apart] * face + still * (1 - face)
     blurry = _spoil(y[:, :3], rng, degrade)
     centre = (..., slice(margin, margin + size[0]), slice(margin, margin + size[1]))
     sharp = x[:, :3, reach : height - reach, reach : width - reach][centre]
     return Batch(blurry, sharp.contiguous(), (y[:, 3:] > 0.995).float()[centre], drawn)
+
+
+def _gaussians(rng: np.random.Generator, count: int, largest: float) -> Tensor:
+    """Gaussian kernels (count, 9, 9): pictures are soft by their lens and codec, and that is not to be mended."""
+    sigma = rng.uniform(0.3, largest, (count, 1))
+    line = np.exp(-(np.arange(-4, 5)[None] ** 2) / (2 * sigma**2))
+    line /= line.sum(1, keepdims=True)
+    return torch.from_numpy((line[:, :, None] * line[:, None, :]).astype(np.float32))
+
+
+def _face_shape(rng: np.random.Generator, count: int, size: torch.Size) -> Tensor:
+    """Soft ellipses (count, 1, H, W) about a face: a head moves, what is behind it does not."""
+    y, x = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j]
+    radius = rng.uniform(0.75, 1.3, (2, count, 1, 1))
+    inside = 1 - np.hypot(y / radius[0], x / radius[1])
+    return torch.from_numpy(np.clip(inside * 6 + 0.5, 0, 1).astype(np.float32))[:, None]
 
 
 def _place(alpha: NDArray[np.uint8], rng: np.random.Generator, size: tuple[int, int], room: int) -> NDArray[np.int64]:

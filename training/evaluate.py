@@ -118,6 +118,7 @@ def evaluate(setting: Setting) -> Evaluation:
 def methods(setting: Setting, result: Evaluation) -> Iterator[dict[str, Method]]:
     """What is compared, by name; each gets its row."""
     with ExitStack() as stack:
+        margins: dict[str, int] = {}
         ready: dict[str, Method] = {BLURRY: lambda spoiled, kernel: cut(spoiled, 0)}
         if setting.classical:
             for name, classical in METHODS.items():
@@ -126,9 +127,8 @@ def methods(setting: Setting, result: Evaluation) -> Iterator[dict[str, Method]]
             runner = stack.enter_context(open_engine(setting.engine, model))
             name = runner.spec.name if runner.spec.name not in ready else model
             ready[name] = _model(runner, setting.fill_margin)
-            result.rows[name] = Row(margin=runner.spec.margin)
-        for name in ready:
-            result.rows.setdefault(name, Row())
+            margins[name] = runner.spec.margin
+        result.rows.update({name: Row(margin=margins.get(name, 0)) for name in ready})
         yield ready
 
 

@@ -276,6 +276,7 @@ def export(weights: Path, output: Path) -> None:
 @click.option("--pairs", type=click.Path(path_type=Path), help="Verify on these pairs (fold, a, b, same).")
 @click.option("--folds", default="3,4,5", show_default=True, help="The folds of --pairs.")
 @click.option("--verifier", type=click.Path(path_type=Path), help="A face recogniser: .onnx, or .param for ncnn.")
+@click.option("--paired", type=click.Path(path_type=Path), help="A folder of real NAME_blurred.png, NAME_sharp.png.")
 @click.option("--classical", is_flag=True, help="Unsharp masking, and deconvolution with the true kernel, beside ours.")
 @click.option("--fill-margin", is_flag=True, help="Repeat the border instead of real surroundings.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers as JSON as well.")

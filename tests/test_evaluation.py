@@ -102,6 +102,7 @@ def test_an_evaluation_has_a_row_for_every_method(shared):
         kernels=shared / "kernels" / "levin.npz",
         count=4,
         verifier=shared / "recognisers" / "phi_mobilefacenet.onnx",
+        paired=shared / "blurred" / "paired",
         classical=True,
     )
     result = evaluate(setting)
@@ -110,4 +111,7 @@ def test_an_evaluation_has_a_row_for_every_method(shared):
     assert result.rows["blurry"].distance["sharp"] == pytest.approx(0, abs=1e-5)
     assert result.rows["fast"].distance["sharp"] < result.rows["blurry"].distance["c4"]
     text = markdown(result)
+    before, after = result.rows["fast"].paired_db
+    assert result.paired == 115 and before == pytest.approx(31.7, abs=0.1) and abs(after - before) < 2
+    assert list(result.rows)[0] == "blurry"
     assert "Identity distance" in text and "| fast |" in text and "as it is" in text

@@ -50,6 +50,7 @@ class Setting:
     folds: frozenset[int] = frozenset({3, 4, 5})
     verifier: Path | None = None
     classical: bool = False
+    paired: Path | None = None  # NAME_blurred.png beside NAME_sharp.png, 160x144: real motion
     fill_margin: bool = False  # give models with a margin the repeated border instead of real surroundings
 
 
@@ -63,6 +64,8 @@ class Row:
     distance: dict[str, float] = field(default_factory=dict)  # 1 - cosine to the sharp picture's embedding
     ms_a_face: float | None = None
     margin: int = 0
+    paired_db: tuple[float, float] | None = None  # PSNR of the real pairs, before and after
+    paired_worse: int = 0  # real pairs that lost
 
 
 @dataclass(slots=True)
@@ -71,6 +74,7 @@ class Evaluation:
 
     pictures: int
     pairs: int
+    paired: int = 0
     rows: dict[str, Row] = field(default_factory=dict)
     sheet: dict[str, dict[str, NDArray[np.uint8]]] = field(default_factory=dict)  # kernel -> method -> pictures
 
@@ -107,6 +111,8 @@ def evaluate(setting: Setting) -> Evaluation:
                 result.sheet[kernel][name] = restored[:6]
                 print(f"{kernel} {name}: {row.psnr_db[kernel]:.2f} dB", file=sys.stderr)
             result.sheet[kernel][SHARP] = truth[:6]
+        if setting.paired is not None:
+            measure_paired(setting.paired, ready, result)
     for row in result.rows.values():
         for values in (row.psnr_db, row.ssim, row.accuracy, row.distance):
             if values:
@@ -163,6 +169,25 @@ def measure(
             row.accuracy[kernel] = accuracy(identity, found, pairs)
 
 
+def measure_paired(folder: Path, ready: dict[str, Method], result: Evaluation) -> None:
+    """PSNR on real motion, whose kernel nobody knows, and how many pictures lost."""
+    names = sorted(path.name.removesuffix("_blurred.png") for path in folder.glob("*_blurred.png"))
+    if not names:
+        raise InputError(f"{folder} has no NAME_blurred.png beside NAME_sharp.png")
+    spoiled, sharp = (
+        np.stack([read_image(folder / f"{n}_{kind}.png") for n in names]) for kind in ("blurred", "sharp")
+    )
+    truth = cut(sharp, 0)
+    before = each_psnr(cut(spoiled, 0), truth)
+    result.paired = len(names)
+    for name, method in ready.items():
+        if name in METHODS and name != "unsharp":
+            continue  # they need the true kernel
+        after = each_psnr(method(spoiled, None), truth)
+        result.rows[name].paired_db = (float(before.mean()), float(after.mean()))
+        result.rows[name].paired_worse = int((after < before).sum())
+
+
 def load_pictures(folder: Path, count: int | None, wanted: tuple[str, ...] | None = None) -> NDArray[np.uint8]:
     """The first `count` pictures of a folder, or the `wanted` ones, aligned, (N, 160, 144, 3)."""
     names, points = read_landmarks(folder)
@@ -211,9 +236,14 @@ def cut(pictures: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
 
 
 def mean_psnr(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
-    """Mean over pictures of their PSNR in dB; one that is equal counts as 99."""
-    mse = ((pictures.astype(np.float32) - truth) ** 2).mean((1, 2, 3))
-    return float(np.where(mse > 0, 10 * np.log10(255**2 / np.maximum(mse, 1e-9)), 99.0).mean())
+    """Mean over pictures of their PSNR in dB."""
+    return float(each_psnr(pictures, truth).mean())
+
+
+def each_psnr(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """PSNR of each picture in dB (N,); one that is equal counts as 99."""
+    mse = ((pictures.astype(np.float32) - truth) ** 2).mean((1, 2, 3), dtype=np.float64)
+    return np.where(mse > 0, 10 * np.log10(255**2 / np.maximum(mse, 1e-9)), 99.0)
 
 
 def mean_ssim(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:

@@ -113,5 +113,5 @@ def test_an_evaluation_has_a_row_for_every_method(shared):
     text = markdown(result)
     before, after = result.rows["fast"].paired_db
     assert result.paired == 115 and before == pytest.approx(31.7, abs=0.1) and abs(after - before) < 2
-    assert list(result.rows)[0] == "blurry"
+    assert next(iter(result.rows)) == "blurry"
     assert "Identity distance" in text and "| fast |" in text and "as it is" in text

@@ -174,9 +174,8 @@ def measure_paired(folder: Path, ready: dict[str, Method], result: Evaluation) -
     names = sorted(path.name.removesuffix("_blurred.png") for path in folder.glob("*_blurred.png"))
     if not names:
         raise InputError(f"{folder} has no NAME_blurred.png beside NAME_sharp.png")
-    spoiled, sharp = (
-        np.stack([read_image(folder / f"{n}_{kind}.png") for n in names]) for kind in ("blurred", "sharp")
-    )
+    kinds = ("blurred", "sharp")
+    spoiled, sharp = (np.stack([read_image(folder / f"{n}_{kind}.png") for n in names]) for kind in kinds)
     truth = cut(sharp, 0)
     before = each_psnr(cut(spoiled, 0), truth)
     result.paired = len(names)

@@ -35,6 +35,13 @@ def markdown(result: Evaluation) -> str:
     if blurry.distance:
         lines += ["", "Identity distance, 1 - cosine to the sharp picture", "", *_head()]
         lines += [_line(_title(n, r), [f"{r.distance[c]:.3f}" for c in COLUMNS]) for n, r in result.rows.items()]
+    if blurry.paired_db:
+        lines += ["", f"Real motion, {result.paired} pairs, PSNR in dB: {blurry.paired_db[0]:.2f} blurred"]
+        for name, row in result.rows.items():
+            if row.paired_db and name != BLURRY:
+                lines.append(
+                    f"- {_title(name, row)}: {row.paired_db[1]:.2f}, {row.paired_worse} of {result.paired} lost"
+                )
     lines += [
         "",
         "Milliseconds a face: " + ", ".join(f"{n} {r.ms_a_face:.1f}" for n, r in result.rows.items() if n != BLURRY),

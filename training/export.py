@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
+from training.checkpoint import load_weights
 from training.network import NetworkConfig, build_network
-from training.train import inner, load_weights
+from training.train import inner
 
 OPSET = 18
 

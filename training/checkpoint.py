@@ -1,0 +1,121 @@
+"""What a run keeps: its full state, and its averaged weights with what builds their network."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from stream.errors import InputError
+from training.config import OptimizerConfig, TrainConfig
+from training.network import NetworkConfig, build_network
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that changes in a run."""
+
+    network: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    rate: float = 1.0  # halved on a plateau
+    best: float = float("inf")  # validation loss
+    waited: int = 0  # validations since the best one
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """ema = decay ema + (1 - decay) network; faster in the first steps."""
+        decay = min(decay, self.step / (self.step + 10))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.network.parameters()), 1 - decay)
+
+    def plateau(self, loss: float, halve_after: int) -> None:
+        """Halve the rate where the validation loss has not fallen `halve_after` times; 0: never."""
+        self.waited = 0 if loss < self.best else self.waited + 1
+        self.best = min(self.best, loss)
+        if halve_after and self.waited >= halve_after:
+            self.rate, self.waited = self.rate / 2, 0
+
+
+def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.device) -> State:
+    """The state that lies in `run`, or a new one, from `weights` (an `ema.pt`) where given.
+
+    Raises:
+        InputError: the weights cannot be read, or the state is another network's.
+    """
+    network = build_network(config.network)
+    try:
+        if weights is not None:
+            network.load_state_dict(load_weights(weights)[1])
+        network = network.to(device)
+        ema = copy.deepcopy(network).requires_grad_(False)
+        state = State(network, ema, make_optimizer(config.optimizer, network))
+        path = run / "state.pt"
+        if path.exists():
+            saved = torch.load(path, map_location=device, weights_only=True)
+            network.load_state_dict(saved["network"])
+            ema.load_state_dict(saved["ema"])
+            state.optimizer.load_state_dict(saved["optimizer"])
+            state.step, state.rate = saved["step"], saved["rate"]
+            state.best, state.waited = saved["best"], saved["waited"]
+    except RuntimeError as error:
+        raise InputError(
+            f"{weights or run} holds another network than the config's: {str(error).splitlines()[0]}"
+        ) from error
+    return state
+
+
+def make_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """RMSProp as in section 4.1, or AdamW."""
+    if config.kind == "rmsprop":
+        return torch.optim.RMSprop(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    betas = config.betas
+    return torch.optim.AdamW(
+        network.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True
+    )
+
+
+def save(run: Path, state: State, config: TrainConfig) -> None:
+    """Full state and averaged weights (half precision), each whole or not at all."""
+    full = {
+        "network": state.network.state_dict(),
+        "ema": state.ema.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "step": state.step,
+        "rate": state.rate,
+        "best": state.best,
+        "waited": state.waited,
+    }
+    averaged = {
+        "network": msgspec.to_builtins(config.network),
+        "name": config.name,
+        "weights": {k: v.half().cpu() for k, v in state.ema.state_dict().items()},
+        "step": state.step,
+        "faces": state.step * config.run.batch,
+    }
+    for name, value in (("state.pt", full), ("ema.pt", averaged)):
+        part = run / f"{name}.part"
+        torch.save(value, part)
+        part.rename(run / name)
+
+
+def load_weights(path: Path) -> tuple[NetworkConfig, dict[str, torch.Tensor], dict[str, Any]]:
+    """Network, float32 weights and the rest of an `ema.pt`.
+
+    Raises:
+        InputError: no such file, or not one of ours.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network = msgspec.convert(state.pop("network"), NetworkConfig)
+        weights = {k: v.float() for k, v in state.pop("weights").items()}
+    except OSError as error:
+        raise InputError(f"cannot read the weights {path}: {error.strerror}") from error
+    except Exception as error:  # torch.load has an error of its own for every kind of damage
+        raise InputError(f"{path} is no checkpoint of this program (an ema.pt of a run is wanted)") from error
+    return network, weights, state

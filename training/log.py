@@ -1,0 +1,88 @@
+"""A run's log: JSON lines, TensorBoard curves, and progress on the terminal."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from training.config import TrainConfig
+from training.network import count_macs, count_parameters
+
+EVERY = 100  # steps between two lines
+
+
+class RunLog:
+    """A context manager; the run's folder is made by it."""
+
+    def __init__(self, run: Path, config: TrainConfig, network: nn.Module, step: int) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+        about = {
+            "config": msgspec.to_builtins(config),
+            "revision": git.stdout.strip() or None,
+            "parameters": count_parameters(network),
+            "macs": count_macs(copy.deepcopy(network).cpu()),
+            "torch": str(torch.__version__),
+        }
+        (run / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(about)))
+        self._batch = config.run.batch
+        self._file = (run / "log.jsonl").open("a", encoding="utf-8")
+        self._curves = _tensorboard(run)
+        self._bar = tqdm(
+            total=config.run.steps, initial=step, desc=config.name, unit="step", file=sys.stderr, mininterval=5
+        )
+        self._began, self._first, self._sum = time.monotonic(), step, 0.0
+
+    def step(self, step: int, loss: float, rate: float) -> None:
+        """One step is done."""
+        self._sum += loss
+        self._bar.update()
+        if step % EVERY:
+            return
+        mean, self._sum = self._sum / EVERY, 0.0
+        speed = (step - self._first) * self._batch / (time.monotonic() - self._began)
+        self._write(step, {"loss": mean, "rate": rate, "faces": step * self._batch, "faces_per_second": speed})
+        self._bar.set_postfix(loss=f"{mean:.5f}", refresh=False)
+
+    def validated(self, step: int, found: dict[str, float]) -> None:
+        """A validation is done."""
+        self._write(step, found)
+        text = f"step {step}: validation {found['psnr']:.2f} dB, {found['gain']:+.2f} over the blurry input"
+        self._bar.write(text, sys.stderr)
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        print(json.dumps({"step": step, **values}), file=self._file, flush=True)
+        if self._curves is not None:
+            for name, value in values.items():
+                self._curves.add_scalar(name, value, step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        self._file.close()
+        if self._curves is not None:
+            self._curves.close()
+
+
+def _tensorboard(run: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """A writer, where TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import av
 import av.error
@@ -41,11 +42,15 @@ _STILLS = {
 }
 
 
+_TRANSPORT = (".ts", ".m2ts", ".mts")
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
+
+
 class EncoderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Table [encoder]."""
 
     name: str
-    crf: float
+    crf: Annotated[float, msgspec.Meta(ge=0, le=63)]
     preset: str
 
 
@@ -71,7 +76,7 @@ class FileSink:
             # av.open makes the file only with its header: make it now, so that a missing permission is told at once.
             self._part.touch(exist_ok=False)
             self._container = av.open(
-                str(self._part),
+                str(self._part.absolute()),
                 "w",
                 format="image2" if source.still else None,
                 options={"update": "1"} if source.still else options,
@@ -111,7 +116,7 @@ class FileSink:
             OutputError: see `write`.
         """
         taken = self.path.exists() and not self._overwrite  # it has come into being meanwhile
-        path = self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}") if partial or taken else self.path
+        path = self._partial() if partial or taken else self.path
         try:
             if self._video is not None:
                 self._container.mux(self._video.encode(None))
@@ -123,13 +128,18 @@ class FileSink:
             raise OutputError(f"{self.path} has come into being meanwhile; the result is in {path}")
         return path
 
+    def _partial(self) -> Path:
+        """A free name for a file that was cut short."""
+        names = (f"{self.path.stem}.partial{'' if n == 1 else f'-{n}'}{self.path.suffix}" for n in count(1))
+        return next(path for path in map(self.path.with_name, names) if not path.exists())
+
     def _open(self, first: Frame) -> None:
         """Streams, metadata and chapters; the first frame says what the picture is."""
         source, color = self._source, first.color
         video: Any = self._container.add_stream(self._encoder, rate=source.rate or Fraction(25))
         context = video.codec_context
         context.width, context.height = self._size(first)
-        context.pix_fmt = self._pixel_format(color)
+        context.pix_fmt = self._pixel_format(color, context.width % 2 or context.height % 2)
         context.time_base = video.time_base = source.time_base
         context.thread_count = 0
         if color.sample_aspect_ratio:
@@ -137,7 +147,7 @@ class FileSink:
         context.color_range, context.colorspace, context.color_primaries, context.color_trc = color.tags
         if self._encoder == "mjpeg":
             context.color_range = 2
-        context.options = encoder_options(self._encoder, self._settings)
+        context.options = encoder_options(self._encoder, self._settings) | self._order(first)
         self._video = video
         if source.still:
             return
@@ -146,6 +156,11 @@ class FileSink:
         video.metadata.update(source.video.metadata)
         video.disposition = source.video.disposition
         for template in source.copied:
+            if not self._holds(template):
+                self.notes.append(
+                    f"stream {template.index} ({template.type}) does not fit into {self.path.suffix}: left out"
+                )
+                continue
             try:
                 copied = self._container.add_stream_from_template(template, opaque=True)
             except (av.error.FFmpegError, ValueError) as error:
@@ -164,6 +179,18 @@ class FileSink:
             self._copy(packet)
         self._waiting.clear()
 
+    def _holds(self, template: Any) -> bool:
+        """Whether the container takes a copied stream: the muxers find out only when it is too late to leave it out."""
+        suffix = self.path.suffix.lower()
+        if template.codec_context is None:
+            return template.type == "data" and suffix in _TRANSPORT
+        if template.type == "data":
+            return suffix in _TRANSPORT
+        if template.type == "subtitle" and suffix in _TRANSPORT:
+            return template.codec_context.name.startswith("dvb")
+        attached = template.disposition & av.stream.Disposition.attached_pic
+        return not attached or suffix in (".mp4", ".m4v", ".mov", ".m4a")
+
     def _describe(self) -> None:
         source = self._source
         drop = ("encoder", "major_brand", "minor_version", "compatible_brands")
@@ -172,6 +199,11 @@ class FileSink:
         self._container.metadata.update(
             {**metadata, "comment": f"{said} {NOTE}" if said and NOTE not in said else NOTE}
         )
+        for stream in source.native.streams.attachments:  # fonts of subtitles
+            if self.path.suffix.lower() == ".mkv" and stream.data:
+                self._container.add_attachment(stream.name or "attachment", stream.mimetype or "", stream.data)
+            else:
+                self.notes.append(f"the attachment {stream.name} does not fit into {self.path.suffix}: left out")
         chapters: list[Any] = []
         for chapter in source.native.chapters():
             base = chapter["time_base"]
@@ -187,13 +219,27 @@ class FileSink:
             item.native.stream = stream
             self._container.mux_one(item.native)
 
+    def _order(self, first: Frame) -> dict[str, str]:
+        """No B-frames where the container cannot time them: their dts would lie before its beginning."""
+        suffix = self.path.suffix.lower()
+        late = first.pts * first.time_base >= Fraction(1, 2)
+        if suffix in (".mp4", ".m4v", ".mov", ".mkv", ".webm") or (suffix in _TRANSPORT and late):
+            return {}
+        if self._encoder == "libx265":
+            return {"x265-params": "log-level=error:bframes=0"}
+        return {"bf": "0"} if self._encoder == "libx264" else {}
+
     def _size(self, frame: Frame) -> tuple[int, int]:
         turned = self._source.still and frame.color.rotation % 180
         return (frame.height, frame.width) if turned else (frame.width, frame.height)
 
-    def _pixel_format(self, color: Color) -> str:
+    def _pixel_format(self, color: Color, odd: int) -> str:
         """The source's own format if the encoder has it, else the one that loses least."""
         offered = [f.name for f in av.Codec(self._encoder, "w").video_formats or []]
+        if odd and self._encoder in ("libx264", "libx265"):  # these want whole chroma samples
+            offered = [name for name in offered if "444" in name or not name.startswith("yuv")]
+        if self._source.still and self._encoder != "mjpeg" and color.family == "yuv":
+            offered = [name for name in offered if not name.startswith("yuv")]  # their ranges are each codec's own
         if color.pixel_format in offered or not offered:
             return color.pixel_format
         alpha = color.pixel_format in ("gbrap", "gbrap16le") or color.pixel_format.startswith("yuva")
@@ -205,7 +251,7 @@ class FileSink:
         wanted = [w for w in wanted if color.depth > 8 or not ("16" in w or "48" in w or "64" in w)]
         depth = "10le" if color.depth > 8 else ""
         kinds = ["yuv420p", "yuv422p", "yuv444p"] if color.shift == (1, 1) else ["yuv444p", "yuv420p"]
-        wanted += [k + depth for k in kinds] + kinds + ["rgb24", "bgr24", "bgra"]
+        wanted += [k + depth for k in kinds] + kinds + ["rgb24", "bgra", "bgr24"]
         chosen = next(w for w in [*wanted, offered[0]] if w in offered)
         if not chosen.startswith(("rgb", "bgr", "gray")):
             self.notes.append(f"{self._encoder} cannot hold {color.pixel_format}: the picture is converted to {chosen}")
@@ -222,8 +268,12 @@ class FileSink:
             rows[:, : plane.width] = data
         picture.color_range, picture.colorspace, picture.color_primaries, picture.color_trc = frame.color.tags
         wanted = self._video.codec_context.pix_fmt
-        if wanted != frame.color.pixel_format:
-            picture = picture.reformat(format=wanted, dst_color_range=2 if self._encoder == "mjpeg" else None)
+        full = frame.color.full_range or frame.color.family == "gbr"
+        to_full = self._encoder == "mjpeg" or not wanted.startswith(("yuv", "gray")) or full
+        if wanted != frame.color.pixel_format or (to_full and not full):
+            picture = picture.reformat(
+                format=wanted, src_color_range=2 if full else 1, dst_color_range=2 if to_full else 1
+            )
         picture.pts, picture.time_base = frame.pts, frame.time_base
         picture.duration = frame.duration
         return picture
@@ -253,11 +303,14 @@ def encoder_for(path: Path, source: SourceInfo, settings: EncoderSettings) -> st
         if suffix not in _STILLS:
             raise UsageError(f"cannot write a picture as '{suffix}'; use one of {', '.join(_STILLS)}")
         return _STILLS[suffix]
+    if settings.name in ("auto", "libx264", "libx265") and settings.preset not in PRESETS:
+        raise UsageError(f"unknown preset '{settings.preset}'; there are {', '.join(PRESETS)}")
     name = settings.name
     if name == "auto":
         name = "libvpx-vp9" if suffix == ".webm" else _ENCODERS.get(source.codec, "libx264")
     try:
-        av.Codec(name, "w")
+        if av.Codec(name, "w").type != "video":
+            raise UsageError(f"'{name}' is no video encoder")
     except (av.error.FFmpegError, ValueError) as error:
         raise UsageError(
             f"unknown encoder '{name}'; libx264, libx265, libsvtav1, libvpx-vp9 and ffv1 are there"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
+import os
 import sys
 import traceback
 from fractions import Fraction
@@ -15,12 +15,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from engine import EngineError
-from stream.errors import Interrupted, UnsmearError, UsageError
+from stream import signals
+from stream.errors import Interrupted, OutputError, UnsmearError, UsageError
 
 if TYPE_CHECKING:
     from stream.pipeline import Job
 
 ENGINE_EXIT_CODE = 6
+# Suffixes whose containers hold what is written by default; for any other input the output is Matroska.
+WRITABLE = {
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".flv", ".wmv", ".mxf", ".mpg", ".3gp"),
+    *(".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"),
+}
 
 
 class Time(click.ParamType["Fraction"]):
@@ -113,30 +119,33 @@ def restore(
     if begin is not None and end is not None and end <= begin:
         raise UsageError("--to must lie after --from")
     jobs = plan(inputs, output, begin=begin, end=end, compare=compare, overwrite=overwrite, quiet=quiet)
-    reports, failures = [], []
+    if report is not None:
+        check_report(report, jobs, overwrite)
+    reports: list[dict[str, Any]] = []
+    failures: list[int] = []
     with open_engine(settings.restore.engine, settings.restore.model, settings.restore.threads) as engine:
         finder = open_finder(settings.faces.finder)
         try:
             for job in jobs:
                 try:
-                    done = restore_file(job, settings, finder, engine)
-                except UnsmearError as error:
+                    reports.append(restore_file(job, settings, finder, engine))
+                except Exception as error:
+                    code, text = explain(error)
+                    reports.append({"input": str(job.source), "error": text, "exit_code": code})
                     if len(jobs) == 1 or isinstance(error, Interrupted):
                         raise
-                    failures.append(error)
-                    reports.append({"input": str(job.source), "error": str(error), "exit_code": error.exit_code})
-                    click.echo(f"unsmear: {error}", err=True)
+                    failures.append(code)
+                    click.echo(f"unsmear: {text}", err=True)
                     continue
-                reports.append(done)
                 if not quiet:
-                    summarise(done)
+                    summarise(reports[-1])
         finally:
             finder.close()
             if report is not None:
                 write_report(report, reports)
     if failures:
         click.echo(f"unsmear: {len(failures)} of {len(jobs)} inputs failed", err=True)
-        raise click.exceptions.Exit(failures[0].exit_code)
+        raise click.exceptions.Exit(failures[0])
 
 
 def plan(inputs: tuple[Path, ...], output: Path | None, **how: Any) -> list[Job]:
@@ -157,11 +166,15 @@ def plan(inputs: tuple[Path, ...], output: Path | None, **how: Any) -> list[Job]
             raise UsageError(f"cannot make the folder {output}: {error.strerror}") from error
     jobs = []
     for source in inputs:
-        beside = source.with_name(f"{source.stem}_restored{source.suffix}")
+        suffix = source.suffix if source.suffix.lower() in WRITABLE else ".mkv"
+        beside = source.with_name(f"{source.stem}_restored{suffix}")
         jobs.append(Job(source, beside if output is None else output / beside.name if folder else output, **how))
     twice = {job.output for job in jobs if sum(other.output == job.output for other in jobs) > 1}
     if twice:
         raise UsageError(f"two inputs would be written to {min(twice)}")
+    own = {job.source.resolve() for job in jobs} & {job.output.resolve() for job in jobs}
+    if own:
+        raise UsageError(f"{min(own).name} is an input and would be written over; leave it out, or give another output")
     return jobs
 
 
@@ -179,18 +192,29 @@ def summarise(done: dict[str, Any]) -> None:
     )
 
 
-def write_report(path: Path, reports: list[dict[str, Any]]) -> None:
-    """All files' results as JSON.
+def check_report(path: Path, jobs: list[Job], overwrite: bool) -> None:
+    """Before any work: the report may be written, and is nothing of the user's.
 
     Raises:
-        UsageError: the file cannot be written.
+        OutputError: it exists, or its folder cannot be written.
+        UsageError: it is one of the inputs or outputs.
     """
+    if path.resolve() in {p.resolve() for job in jobs for p in (job.source, job.output)}:
+        raise UsageError(f"the report {path} is an input or output as well")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; --overwrite replaces it")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"cannot write the report {path}: no such folder, or no permission")
+
+
+def write_report(path: Path, reports: list[dict[str, Any]]) -> None:
+    """All files' results as JSON; a report that cannot be written is told, and the run's own result stands."""
     try:
         path.write_text(
             json.dumps({"version": version("unsmear"), "files": reports}, indent=2) + "\n", encoding="utf-8"
         )
     except OSError as error:
-        raise UsageError(f"cannot write the report {path}: {error.strerror}") from error
+        click.echo(f"unsmear: cannot write the report {path}: {error.strerror}", err=True)
 
 
 @cli.command()
@@ -326,7 +350,7 @@ def require_torch() -> None:
 
 def main() -> NoReturn:
     """Run the command and leave with an exit code; a fault is one line, with -v a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals.install()
     code = 0
     try:
         code = cli.main(standalone_mode=False) or 0
@@ -334,16 +358,20 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("unsmear: interrupted; nothing was written", err=True)
+        click.echo("unsmear: interrupted", err=True)
         code = Interrupted.exit_code
-    except (UnsmearError, EngineError) as error:
-        click.echo(f"unsmear: {error}", err=True)
-        code = error.exit_code if isinstance(error, UnsmearError) else ENGINE_EXIT_CODE
     except Exception as error:
-        click.echo(
-            f"unsmear: internal error: {type(error).__name__}: {error}; please report it, with what -v shows", err=True
-        )
-        if {"-v", "--verbose"} & set(sys.argv):
+        code, text = explain(error)
+        click.echo(f"unsmear: {text}", err=True)
+        if code == 1 and {"-v", "--verbose"} & set(sys.argv):
             traceback.print_exc()
-        code = 1
     sys.exit(code)
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """Exit code and line of a fault."""
+    if isinstance(error, UnsmearError):
+        return error.exit_code, str(error)
+    if isinstance(error, EngineError):
+        return ENGINE_EXIT_CODE, str(error)
+    return 1, f"internal error: {type(error).__name__}: {error}; please report it, with what -v shows"

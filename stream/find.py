@@ -14,7 +14,7 @@ from stream.faces import align
 from stream.faces.finder import Finder, tiles
 from stream.faces.tracker import SAME, Tracker, overlap
 from stream.frame import Crop, Face, Found, Frame, Packet, Track
-from stream.region import View, cut_crop
+from stream.region import View, cut_crop, thumbnail
 from stream.stats import Stats
 
 LOOK = 2.0  # side of the square around a face that is looked at again, in widths of its box
@@ -44,7 +44,7 @@ class FaceFinding:
         self._tracker = Tracker(settings.max_gap_frames)
         self._signature: NDArray[np.float32] | None = None
         self._time: Fraction | None = None
-        self._tile = 0
+        self._turn = 0
 
     def run(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
         """The stage: packets pass, order is kept. Faces are looked for in every `look_every`-th frame and in the first
@@ -113,9 +113,11 @@ class FaceFinding:
 
     def _search(self, frame: Frame, everywhere: bool) -> None:
         """Start tracks for the faces of the next tile, or of all."""
-        grid = tiles(frame.width, frame.height, tile_side(self._settings.min_size_px))
-        self._tile = (self._tile + 1) % len(grid)
-        for rect in grid if everywhere else [grid[self._tile]]:
+        whole, *small = tiles(frame.width, frame.height, tile_side(self._settings.min_size_px))
+        self._turn += 1
+        # Every second search is for large faces in the whole picture, the others go over the tiles.
+        one = small[self._turn // 2 % len(small)] if small and self._turn % 2 else whole
+        for rect in [whole, *small] if everywhere else [one]:
             view = View(frame, rect, self._finder.side_px)
             for row in self._finder.search(view.image):
                 box = view.box_to_frame(row[:4])
@@ -126,9 +128,7 @@ class FaceFinding:
                     self._stats.tracks += 1
 
     def _is_new_scene(self, frame: Frame) -> bool:
-        luma = frame.planes[0]
-        step = max(1, min(luma.shape) // 32)
-        signature = luma[step // 2 :: step, step // 2 :: step].astype(np.float32) / (2**frame.color.depth - 1)
+        signature = thumbnail(frame)
         before, self._signature = self._signature, signature
         return before is None or before.shape != signature.shape or float(np.abs(signature - before).mean()) > CUT
 
@@ -139,8 +139,9 @@ class FaceFinding:
         return face if face is not None and overlap(face.box, box) > 0.1 else None
 
     def _look(self, frame: Frame, centre: NDArray[np.float64], side: float) -> Face | None:
-        half = max(round(side / 2), 8)
-        x, y = round(float(centre[0])), round(float(centre[1]))
+        # Even numbers are whole chroma samples: the square that is read is the one that was asked for.
+        half = max(round(side / 4) * 2, 8)
+        x, y = round(float(centre[0]) / 2) * 2, round(float(centre[1]) / 2) * 2
         view = View(frame, (x - half, y - half, x + half, y + half), self._finder.side_px)
         face = self._finder.look(view.image)
         if face is None:

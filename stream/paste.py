@@ -65,6 +65,8 @@ def mask() -> NDArray[np.float32]:
 def side_by_side(left: Frame, right: Frame) -> Frame:
     """Both frames in one picture, beside one another as a player shows them."""
     turned = left.color.rotation % 180 != 0
+    if left.color.rotation in (180, 270):  # a player turns the picture round: the first half is shown last
+        left, right = right, left
     axis = 0 if turned else 1
     # An odd side would leave half a chroma sample in the middle: the last line is left out.
     even = (left.height if turned else left.width) // 2 * 2

@@ -19,6 +19,7 @@ from stream.media.source import FileSource
 from stream.paste import paste
 from stream.progress import Progress, real_time
 from stream.restore import restore
+from stream.signals import uninterrupted
 from stream.stats import Stats
 
 
@@ -66,11 +67,13 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
             except KeyboardInterrupt:
                 if sink.frames == 0:
                     raise
-                kept = sink.commit(partial=True)
+                with uninterrupted():
+                    kept = sink.commit(partial=True)
                 raise Interrupted(f"interrupted; the first {sink.frames} frames are in {kept}") from None
             finally:
                 progress.close()
-            output = sink.commit()
+            with uninterrupted():
+                output = sink.commit()
         if source.damage is not None:
             raise InputError(
                 f"{job.source} is damaged: {source.damage}; the {sink.frames} frames that could be read are in {output}"
@@ -91,5 +94,5 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
             "model": engine.spec.name,
             "model_version": engine.spec.version,
             "engine": run.engine,
-            "notes": sink.notes,
+            "notes": [*source.notes, *sink.notes],
         }

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from stream.faces import align
 from stream.frame import Frame, Rect
-from stream.media.color import align_rect, read_rgb
+from stream.media.color import align_rect, read_rgb, shrink
 
 
 class View:
@@ -22,7 +22,8 @@ class View:
         self._turns = frame.color.rotation // 90
         self._scale = side / whole
         self._origin = np.array(square[:2], np.float64)
-        # Where the frame's part lies in the square, in px of the picture.
+        # Where the frame's part lies in the square, in px of the picture: exact but for half a pixel of the picture at
+        # the frame's own border.
         left, top = (max(round((rect[i] - square[i]) * self._scale), 0) for i in (0, 1))
         right, bottom = (min(round((rect[i + 2] - square[i]) * self._scale), side) for i in (0, 1))
         if right > left and bottom > top and rect[2] > rect[0] and rect[3] > rect[1]:
@@ -40,6 +41,13 @@ class View:
         """A box (4,) of the upright picture in px of the frame."""
         corners = self.to_frame(box.reshape(2, 2))
         return np.concatenate([corners.min(0), corners.max(0)])
+
+
+def thumbnail(frame: Frame) -> NDArray[np.float32]:
+    """The luma (about 32 rows), 0..1: what tells one scene from another."""
+    luma = frame.planes[0]
+    less = max(1, min(luma.shape) // 32)
+    return shrink(luma, (luma.shape[1] // less, luma.shape[0] // less)).astype(np.float32) / (2**frame.color.depth - 1)
 
 
 def cut_crop(frame: Frame, matrix: NDArray[np.float64], margin: int) -> NDArray[np.uint8]:

@@ -57,4 +57,4 @@ def _flush(
 
 
 def _strength(crop: Crop, strength: float, max_gap: int) -> float:
-    return strength * (1 - crop.track.lost / (max_gap + 1))
+    return strength * max(0.0, 1 - crop.track.lost / (max_gap + 1))

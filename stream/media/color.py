@@ -46,7 +46,7 @@ def read_rgb(frame: Frame, rect: Rect, size: tuple[int, int]) -> NDArray[np.uint
 
     color = frame.color
     count = 1 if color.family == "gray" else 3
-    resized = [_resize(_part(frame.planes[i], rect, _shift(color, i)), size) for i in range(count)]
+    resized = [shrink(_part(frame.planes[i], rect, _shift(color, i)), size) for i in range(count)]
     if color.family == "gbr":
         matrix = np.eye(3)[[2, 0, 1]] * (255 / (2.0**color.depth - 1))
         black = np.zeros(3)
@@ -89,7 +89,7 @@ def add_change(
         np.minimum(cv2.add(part, delta, dtype=depth), 2**color.depth - 1, out=part)
 
 
-def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
+def shrink(plane: Plane, size: tuple[int, int]) -> Plane:
     """A plane (H, W) at `size` (width, height): halved by area as often as it goes, the rest bilinear.
 
     OpenCV's own area resize is ten times slower where the factor is not whole.

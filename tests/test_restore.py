@@ -241,5 +241,5 @@ def test_memory_does_not_grow_with_the_length_of_a_clip(clip, tmp_path):
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    short, long = peak(10), peak(50)
-    assert long - short < 20_000, f"{short} kB for 10 s, {long} kB for 50 s"
+    short, long = peak(6), peak(24)
+    assert long - short < 20_000, f"{short} kB for 6 s, {long} kB for 24 s"

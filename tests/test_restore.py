@@ -191,6 +191,8 @@ def test_an_interrupt_closes_a_file_that_plays(how, clip, tmp_path):
     while time.monotonic() < deadline and not any(p.stat().st_size > 40_000 for p in tmp_path.glob(".out.*")):
         time.sleep(0.05)
     running.send_signal(how)
+    time.sleep(0.2)
+    running.send_signal(how)  # an impatient second one must not tear what the first is closing
     said = running.communicate(timeout=30)[1]
     assert running.returncode == 130, said
     assert "out.partial.mp4" in said and "Traceback" not in said

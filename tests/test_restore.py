@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,3 +246,32 @@ def test_memory_does_not_grow_with_the_length_of_a_clip(clip, tmp_path):
 
     short, long = peak(6), peak(24)
     assert long - short < 20_000, f"{short} kB for 6 s, {long} kB for 24 s"
+
+
+HIDE = """
+set -e
+mount -t tmpfs tmpfs "$1" && mkdir "$1/over" "$1/work"
+for name in "$2"/$3*; do mknod "$1/over/$(basename "$name")" c 0 0; done
+mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/over,workdir=$1/work" "$2"
+"""
+
+
+@pytest.mark.parametrize("library", ["libGL.so", "libEGL.so"])
+def test_a_missing_system_library_is_told_with_the_command_that_mends_it(library, clip, tmp_path):
+    """The library is really gone, in a mount namespace of the test's own."""
+    libraries = Path("/usr/lib/x86_64-linux-gnu")
+    if os.geteuid() != 0 or not list(libraries.glob(f"{library}*")):
+        pytest.skip("hiding a library needs root, and a Debian with the library")
+    (tmp_path / "hide").mkdir()
+    (tmp_path / "hide.sh").write_text(HIDE)
+    tail = f"{sys.executable} -m stream restore {clip('plain.mp4')} -o out.mp4"
+    shell = f". ./hide.sh {tmp_path}/hide {libraries} {library} || exit 99; {tail}"
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    if done.returncode in (1, 32, 99) and "mount" in done.stderr:
+        pytest.skip("no overlay mounts here")
+    assert done.returncode == 6, done.stderr
+    assert "apt-get install libgl1 libglib2.0-0 libegl1 libgles2" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out.mp4").exists()

@@ -64,7 +64,7 @@ class Restored(NamedTuple):
 
 
 class Engine(Protocol):
-    """A model ready to run; a context manager. Calls come from one thread at a time."""
+    """A model ready to run; a context manager. Calls come from one thread at a time. Engines inherit from it."""
 
     spec: ModelSpec
 
@@ -80,8 +80,10 @@ class Engine(Protocol):
         """Free the device; `run` is not called again."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base import CROP_HEIGHT, CROP_WIDTH, ModelSpec, Restored
+from engine.base import CROP_HEIGHT, CROP_WIDTH, Engine, ModelSpec, Restored
 
 
-class EchoEngine:
+class EchoEngine(Engine):
     """Cuts the margin off and changes nothing."""
 
     def __init__(self, margin: int = 0) -> None:
@@ -24,11 +21,3 @@ class EchoEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

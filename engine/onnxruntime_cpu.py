@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base import EngineError, ModelSpec, Restored
+from engine.base import Engine, EngineError, ModelSpec, Restored
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(Engine):
     """An ONNX model in an ONNX Runtime session. Scaling, clamping and rounding are inside the graph."""
 
     def __init__(self, model: Path, threads: int = 0) -> None:
@@ -48,11 +46,3 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         del self._session
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -110,39 +111,53 @@ def restore(
     from stream.faces.finder import open_finder
     from stream.pipeline import restore_file
 
-    tables = {"engine": "restore", "model": "restore", "strength": "restore", "crf": "encoder", "preset": "encoder"}
-    given: dict[str, dict[str, Any]] = {"restore": {}, "encoder": {}}
-    for key, value in options.items():
-        if value is not None:
-            given[tables.get(key, "encoder")]["name" if key == "encoder" else key] = value
-    settings = load_settings(config, given)
+    settings = load_settings(config, as_tables(options))
     if begin is not None and end is not None and end <= begin:
         raise UsageError("--to must lie after --from")
     jobs = plan(inputs, output, begin=begin, end=end, compare=compare, overwrite=overwrite, quiet=quiet)
     if report is not None:
         check_report(report, jobs, overwrite)
     reports: list[dict[str, Any]] = []
-    failures: list[int] = []
     with open_engine(settings.restore.engine, settings.restore.model, settings.restore.threads) as engine:
         finder = open_finder(settings.faces.finder)
         try:
-            for job in jobs:
-                try:
-                    reports.append(restore_file(job, settings, finder, engine))
-                except Exception as error:
-                    code, text = explain(error)
-                    reports.append({"input": str(job.source), "error": text, "exit_code": code})
-                    if len(jobs) == 1 or isinstance(error, Interrupted):
-                        raise
-                    failures.append(code)
-                    click.echo(f"unsmear: {text}", err=True)
-                    continue
-                if not quiet:
-                    summarise(reports[-1])
+            run_jobs(jobs, lambda job: restore_file(job, settings, finder, engine), reports)
         finally:
             finder.close()
             if report is not None:
                 write_report(report, reports)
+
+
+def as_tables(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Options that were given, as the tables of the configuration have them."""
+    tables: dict[str, dict[str, Any]] = {"restore": {}, "encoder": {}}
+    for key, value in options.items():
+        if value is not None:
+            table = "encoder" if key in ("encoder", "crf", "preset") else "restore"
+            tables[table]["name" if key == "encoder" else key] = value
+    return tables
+
+
+def run_jobs(jobs: list[Job], run: Callable[[Job], dict[str, Any]], reports: list[dict[str, Any]]) -> None:
+    """Run every job and add what it did to `reports`; of several, one that fails does not stop the rest.
+
+    Raises:
+        Exit: some failed; the code is that of the first.
+    """
+    failures: list[int] = []
+    for job in jobs:
+        try:
+            reports.append(run(job))
+        except Exception as error:
+            code, text = explain(error)
+            reports.append({"input": str(job.source), "error": text, "exit_code": code})
+            if len(jobs) == 1 or isinstance(error, Interrupted):
+                raise
+            failures.append(code)
+            click.echo(f"unsmear: {text}", err=True)
+            continue
+        if not job.quiet:
+            summarise(reports[-1])
     if failures:
         click.echo(f"unsmear: {len(failures)} of {len(jobs)} inputs failed", err=True)
         raise click.exceptions.Exit(failures[0])

@@ -235,26 +235,29 @@ def write_report(path: Path, reports: list[dict[str, Any]]) -> None:
 @cli.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option(
-    "--run",
+    "-o",
+    "--output",
     type=click.Path(path_type=Path),
     help="The run's folder; a run that lies there goes on. [default: runs/<name of the config>]",
 )
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="Start from the averaged weights (ema.pt) of another run."
 )
-def train(config: Path, run: Path | None, weights: Path | None) -> None:
+def train(config: Path, output: Path | None, weights: Path | None) -> None:
     """Train a network as a config says; Ctrl-C saves, and the same command goes on.
 
     \b
-    Example:
+    Examples:
       unsmear train configs/fast.toml
+      unsmear train configs/fast.toml -o runs/again --weights training/checkpoints/fast.pt
+      torchrun --nproc-per-node 8 -m stream train configs/paper.toml
     """
     require_torch()
     from training.config import load_config
     from training.train import train as run_training
 
     loaded = load_config(config)
-    run_training(loaded, run or Path("runs") / loaded.name, weights)
+    run_training(loaded, output or Path("runs") / loaded.name, weights)
 
 
 @cli.command()

@@ -174,7 +174,7 @@ def test_train_export_and_evaluate_work_as_commands(unsmear, faces, tmp_path, sh
 
     config = msgspec.to_builtins(small(faces, steps=4, whole_steps=2))
     (tmp_path / "tiny.toml").write_text(_toml(config))
-    done = unsmear("train", "tiny.toml", "--run", "run")
+    done = unsmear("train", "tiny.toml", "-o", "run")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4 and "gain" in lines[-1]
@@ -271,7 +271,7 @@ def test_an_interrupted_run_is_saved_and_goes_on(unsmear, faces, tmp_path):
     import msgspec
 
     (tmp_path / "tiny.toml").write_text(_toml(msgspec.to_builtins(small(faces, steps=100_000))))
-    command = [sys.executable, "-m", "stream", "train", "tiny.toml", "--run", "run"]
+    command = [sys.executable, "-m", "stream", "train", "tiny.toml", "-o", "run"]
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     log = tmp_path / "run" / "log.jsonl"
@@ -283,5 +283,23 @@ def test_an_interrupted_run_is_saved_and_goes_on(unsmear, faces, tmp_path):
     step = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"]
     assert step >= 100
     (tmp_path / "tiny.toml").write_text(_toml(msgspec.to_builtins(small(faces, steps=step + 2))))
-    assert unsmear("train", "tiny.toml", "--run", "run").returncode == 0
+    assert unsmear("train", "tiny.toml", "-o", "run").returncode == 0
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == step + 2
+
+
+def test_two_processes_train_as_one(faces, tmp_path):
+    import subprocess
+    import sys
+
+    import msgspec
+
+    config = small(faces, steps=5, whole_steps=2, batch=4)
+    (tmp_path / "tiny.toml").write_text(_toml(msgspec.to_builtins(config)))
+    train(config, tmp_path / "one")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "stream"]
+    command = [*launch, "train", "tiny.toml", "-o", "two"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
+    for name, weight in one["network"].items():
+        assert torch.allclose(weight, two["network"][name], atol=2e-5), name

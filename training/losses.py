@@ -40,10 +40,15 @@ def facial(restored: Tensor, sharp: Tensor, phi: Phi) -> Tensor:
     return (phi(restored.clamp(0, 1)) - wanted).square().sum(1).mean()
 
 
-def total(restored: Tensor, sharp: Tensor, mask: Tensor, config: LossConfig, phi: Phi | None = None) -> Tensor:
-    """Eq. 5. The facial term is left out without a Phi, and for parts of a crop, in which it knows no face."""
+def total(
+    restored: Tensor, sharp: Tensor, mask: Tensor, config: LossConfig, phi: Phi | None = None, share: float = 1.0
+) -> Tensor:
+    """Eq. 5. The facial term is left out without a Phi, and for parts of a crop, in which it knows no face.
+
+    `share` is how much the masked mean of these samples counts beside those of other processes.
+    """
     pixel = charbonnier if config.pixel == "charbonnier" else l2
-    loss = pixel(restored, sharp, mask)
+    loss = share * pixel(restored, sharp, mask)
     if config.tv:
         loss = loss + config.tv * total_variation(restored)
     if phi is not None and restored.shape[-2:] == (CROP_HEIGHT, CROP_WIDTH):

@@ -10,7 +10,7 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from training.data import load_faces
 from training.degrade import Batch, make_batch
 from training.log import RunLog
 from training.phi import Phi
+from training.world import join
 
 VALIDATION_FACES = 256  # the last faces of a folder, never trained on; blurred by the same kernels at every validation
 
@@ -40,26 +41,27 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
     """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    low_precision = use_bfloat16(config.precision, device)
+    world = join(config.run.batch)
+    low_precision = use_bfloat16(config.precision, world.device)
     faces = load_faces(Path(config.faces), run.parent / "cache")
     count = max(len(faces) - VALIDATION_FACES, len(faces) // 2)
-    phi = Phi(Path(config.loss.recogniser)).to(device) if config.loss.facial else None
-    state = start(config, run, weights, device)
+    phi = Phi(Path(config.loss.recogniser)).to(world.device) if config.loss.facial else None
+    state = start(config, run, weights, world.device)
+    network = world.wrap(state.network)
 
     with (
-        RunLog(run, config, state.network, state.step) as log,
+        RunLog(run, config, state.network, state.step) if world.rank == 0 else nullcontext() as log,
         prefetch(config, faces, count, state.step) as batches,
         gentle_stop() as stopped,
     ):
-        while state.step < config.run.steps and not stopped.is_set():
-            batch = next(batches)
+        while state.step < config.run.steps and not world.any(stopped.is_set()):
+            batch, share = world.part(next(batches))
             rate = config.optimizer.learning_rate * state.rate * schedule(config, state.step)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
-            with torch.autocast(device.type, torch.bfloat16, enabled=low_precision):
-                restored = inner(state.network(batch.blurry.to(device)), config.network.margin).float()
-                loss = losses.total(restored, batch.sharp.to(device), batch.mask.to(device), config.loss, phi)
+            with torch.autocast(world.device.type, torch.bfloat16, enabled=low_precision):
+                restored = inner(network(batch.blurry), config.network.margin).float()
+                loss = losses.total(restored, batch.sharp, batch.mask, config.loss, phi, share)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(state.network.parameters(), config.optimizer.clip_norm)
@@ -67,14 +69,18 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
             state.step += 1
             state.average(config.run.ema)
 
-            log.step(state.step, float(loss.detach()), rate)
+            if log is not None:
+                log.step(state.step, float(loss.detach()), rate)
             if state.step % config.run.validate_every == 0 or state.step == config.run.steps:
-                found = validate(state.ema, config, faces[count:], device)
-                log.validated(state.step, found)
+                found = validate(state.ema, config, faces[count:], world.device)
                 state.plateau(found["loss"], config.optimizer.halve_after)
-            if state.step % config.run.save_every == 0:
+                if log is not None:
+                    log.validated(state.step, found)
+            if world.rank == 0 and state.step % config.run.save_every == 0:
                 save(run, state, config)
-    save(run, state, config)
+    if world.rank == 0:
+        save(run, state, config)
+    world.leave()
     if stopped.is_set():
         raise Interrupted(f"interrupted after step {state.step}; the state is in {run}, and the same command goes on")
 

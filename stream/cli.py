@@ -363,7 +363,7 @@ def require_torch() -> None:
     from importlib.util import find_spec
 
     if find_spec("torch") is None:
-        raise UsageError("this command needs the training extra: pip install 'unsmear[training]'")
+        raise UsageError("this command needs the training extra; in a checkout: pip install '.[training]'")
 
 
 def main() -> NoReturn:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -31,7 +30,6 @@ class Lane(Generic[T]):
     def __init__(self, stop: threading.Event, depth: int) -> None:
         self._stop = stop
         self._queue: queue.Queue[T | _End] = queue.Queue(depth)
-        self.waited_s = 0.0  # how long the taker stood waiting
 
     def put(self, item: T | _End) -> bool:
         """Hand on, waiting for room; False when the scope is being left."""
@@ -45,9 +43,7 @@ class Lane(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         while True:
-            began = time.perf_counter()
             item = self._get()
-            self.waited_s += time.perf_counter() - began
             if isinstance(item, _End):
                 if item.fault is not None:
                     raise item.fault

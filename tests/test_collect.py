@@ -28,8 +28,8 @@ def test_faces_are_collected_and_what_is_skipped_is_told_with_its_reason(unsmear
     assert "2 faces; skipped" in done.stderr
     with (tmp_path / "faces" / "skipped.csv").open(newline="") as file:
         why = {row["picture"]: row["why"] for row in csv.DictReader(file)}
-    assert why == {"none.png": "no face", "soft.png": "soft", "small.png": why["small.png"], "notes.txt": "unreadable"}
-    assert why["small.png"] in ("no face", "too small")
+    assert why.pop("small.png") in ("no face", "too small")
+    assert why == {"none.png": "no face", "soft.png": "soft", "notes.txt": "unreadable"}
     names, _ = read_landmarks(tmp_path / "faces")
     assert names == ["0000000.png", "0000001.png"]
     faces = load_faces(tmp_path / "faces", tmp_path / "cache")

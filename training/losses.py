@@ -54,8 +54,3 @@ def total(
     if phi is not None and restored.shape[-2:] == (CROP_HEIGHT, CROP_WIDTH):
         loss = loss + config.facial * facial(restored, sharp, phi)
     return loss
-
-
-def psnr(restored: Tensor, sharp: Tensor) -> Tensor:
-    """PSNR of each picture (N,), dB, for values in [0, 1]."""
-    return -10 * torch.log10((restored - sharp).square().mean((1, 2, 3)).clamp(min=1e-10))

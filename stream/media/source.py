@@ -47,7 +47,6 @@ class SourceInfo:
     rate: Fraction | None  # frames per second, as declared; a hint only
     time_base: Fraction
     frames: int | None  # how many will come, where it can be told
-    duration_s: float | None
     still: bool
     native: Any  # the media library's container, for the sink's templates
     video: Any  # the video stream
@@ -124,7 +123,6 @@ class FileSource:
             rate=video.average_rate or video.base_rate,
             time_base=video.time_base or Fraction(1, 25),
             frames=frames,
-            duration_s=None if duration is None else float(duration),
             still=still,
             native=container,
             video=video,

@@ -249,7 +249,7 @@ def train(config: Path, output: Path | None, weights: Path | None) -> None:
     \b
     Examples:
       unsmear train configs/fast.toml
-      unsmear train configs/fast.toml -o runs/again --weights training/checkpoints/fast.pt
+      unsmear train configs/fast.toml --weights training/checkpoints/plain.pt
       torchrun --nproc-per-node 8 -m stream train configs/paper.toml
     """
     require_torch()
@@ -320,6 +320,8 @@ def export(weights: Path, output: Path) -> None:
 @click.option("--verifier", type=click.Path(path_type=Path), help="A face recogniser: .onnx, or .param for ncnn.")
 @click.option("--paired", type=click.Path(path_type=Path), help="A folder of real NAME_blurred.png, NAME_sharp.png.")
 @click.option("--classical", is_flag=True, help="Unsharp masking, and deconvolution with the true kernel, beside ours.")
+@click.option("--against", multiple=True, metavar="NAME=CMD", help="Another program: 'NAME=cmd {input} {output}'.")
+@click.option("--ceiling", type=click.Path(path_type=Path), help="An ema.pt that finds the motion, told the true one.")
 @click.option("--fill-margin", is_flag=True, help="Repeat the border instead of real surroundings.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers as JSON as well.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write a picture: blurry, restored, sharp.")

@@ -7,8 +7,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the training extra is not installed")
 
+from engine import EngineError
 from stream.errors import InputError, UsageError
-from training import classical
+from training import against, classical
 from training.evaluate import Setting, cut, evaluate, load_pictures, mean_psnr, mean_ssim
 from training.recogniser import open_recogniser, unit
 from training.report import markdown
@@ -115,3 +116,51 @@ def test_an_evaluation_has_a_row_for_every_method(shared):
     assert result.paired == 115 and before == pytest.approx(31.7, abs=0.1) and abs(after - before) < 2
     assert next(iter(result.rows)) == "blurry"
     assert "Identity distance" in text and "| fast |" in text and "as it is" in text
+
+
+def test_another_program_has_its_row_and_its_faults_are_told(shared, tmp_path):
+    import sys
+
+    script = tmp_path / "other.py"
+    script.write_text("import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], dirs_exist_ok=True)")
+    setting = Setting(
+        models=(),
+        faces=shared / "lfw_pairs",
+        kernels=shared / "kernels" / "levin.npz",
+        count=4,
+        against=(f"copy={sys.executable} {script} {{input}} {{output}}",),
+    )
+    rows = evaluate(setting).rows
+    assert rows["copy"].psnr_db == rows["blurry"].psnr_db
+    script.write_text("print('out of luck'); raise SystemExit(3)")
+    with pytest.raises(EngineError, match="copy failed with code 3: out of luck"):
+        evaluate(setting)
+    script.write_text("")
+    with pytest.raises(EngineError, match="did not write a readable 00000"):
+        evaluate(setting)
+    with pytest.raises(UsageError, match="--against wants NAME"):
+        against.parse("copy=cp {input}")
+    with pytest.raises(UsageError, match="cannot run"):
+        against.program(*against.parse("x=/no/such {input} {output}"))(np.zeros((1, 112, 96, 3), np.uint8))
+
+
+def test_a_network_that_finds_the_motion_shows_its_ceiling(shared, tmp_path):
+    torch = pytest.importorskip("torch")
+    from msgspec.structs import replace
+
+    from stream.settings import shipped
+    from training.checkpoint import save, start
+    from training.config import load_config
+
+    config = load_config(shipped("fast"))
+    small = replace(config.network, widths=(8, 8), blocks=(1, 1), up_blocks=(1,))
+    small = replace(small, repair_widths=(8, 8), repair_blocks=(1, 1), repair_up_blocks=(1,))
+    config = replace(config, network=replace(small, kind="aware", margin=16))
+    save(tmp_path, start(config, tmp_path, None, torch.device("cpu")), config)
+    folders = {"faces": shared / "lfw_pairs", "kernels": shared / "kernels" / "levin.npz", "count": 4}
+    rows = evaluate(Setting(models=(), ceiling=tmp_path / "ema.pt", **folders)).rows
+    told = rows["told the true kernel"]
+    assert told.margin == 16
+    assert told.psnr_db["mean"] == pytest.approx(rows["blurry"].psnr_db["mean"], abs=0.1), (
+        "untrained, nothing is repaired"
+    )

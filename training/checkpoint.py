@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from stream.errors import InputError
+from training.aware import Aware
 from training.config import OptimizerConfig, TrainConfig
 from training.network import NetworkConfig, build_network
 
@@ -51,7 +52,15 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
     network = build_network(config.network)
     try:
         if weights is not None:
-            network.load_state_dict(load_weights(weights)[1])
+            known, values, _ = load_weights(weights)
+            part = network
+            if isinstance(network, Aware) and known.kind == "unet":
+                # A plain U-Net's weights are a kernel-aware network's guess, which may have fewer blocks.
+                part = network.guess
+                values = {name: value for name, value in values.items() if name in part.state_dict()}
+            part.load_state_dict(values)
+        for name in config.optimizer.frozen:
+            network.get_submodule(name).requires_grad_(False)
         network = network.to(device)
         ema = copy.deepcopy(network).requires_grad_(False)
         state = State(network, ema, make_optimizer(config.optimizer, network))

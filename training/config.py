@@ -37,6 +37,8 @@ class LossConfig(Struct, frozen=True, kw_only=True):
     pixel: Literal["charbonnier", "l2"]
     tv: Annotated[float, Meta(ge=0)]
     facial: Annotated[float, Meta(ge=0)]
+    kernel: Annotated[float, Meta(ge=0)]  # networks that find the motion: its error
+    guess: Annotated[float, Meta(ge=0)]  # and the pixel loss of the face before that, where it learns
     recogniser: str  # an .onnx file; read only where facial is not 0
 
 
@@ -44,6 +46,7 @@ class OptimizerConfig(Struct, frozen=True, kw_only=True):
     """How the weights move."""
 
     kind: Literal["adamw", "rmsprop"]
+    frozen: tuple[str, ...]  # parts of the network that do not learn
     learning_rate: Annotated[float, Meta(gt=0)]
     betas: tuple[float, float]
     weight_decay: Annotated[float, Meta(ge=0)]

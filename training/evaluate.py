@@ -20,9 +20,13 @@ from numpy.typing import NDArray
 from engine import Engine, open_engine
 from stream.errors import InputError, UsageError
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, similarity, warp
+from training import against
+from training.aware import SIDE, Aware
+from training.checkpoint import load_weights
 from training.classical import METHODS
 from training.data import read_image, read_landmarks
 from training.degrade import blur
+from training.network import build_network
 from training.recogniser import Recogniser, open_recogniser
 from training.verification import Pairs, accuracy, read_pairs
 
@@ -32,6 +36,7 @@ KERNELS = ("c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "linear")
 EIGHT = KERNELS[:8]
 SHARP = "sharp"
 BLURRY = "blurry"
+CEILING = "told the true kernel"
 
 # Spoiled pictures with their margin (N, 160, 144, 3), and the kernel that spoiled them, to crops (N, 112, 96, 3).
 Method = Callable[[NDArray[np.uint8], NDArray[np.float32] | None], NDArray[np.uint8]]
@@ -50,6 +55,8 @@ class Setting:
     folds: frozenset[int] = frozenset({3, 4, 5})
     verifier: Path | None = None
     classical: bool = False
+    against: tuple[str, ...] = ()  # other methods' programs, NAME=command {input} {output}
+    ceiling: Path | None = None  # an `ema.pt` of a network that finds the motion: told the truth, how far would it get?
     paired: Path | None = None  # NAME_blurred.png beside NAME_sharp.png, 160x144: real motion
     fill_margin: bool = False  # give models with a margin the repeated border instead of real surroundings
 
@@ -129,13 +136,48 @@ def methods(setting: Setting, result: Evaluation) -> Iterator[dict[str, Method]]
         if setting.classical:
             for name, classical in METHODS.items():
                 ready[name] = lambda spoiled, kernel, classical=classical: classical(cut(spoiled, 0), kernel)  # type: ignore[misc]
+        for text in setting.against:
+            name, words = against.parse(text)
+            ready[name] = _on_crops(against.program(name, words))
         for model in setting.models:
             runner = stack.enter_context(open_engine(setting.engine, model))
             name = runner.spec.name if runner.spec.name not in ready else model
             ready[name] = _model(runner, setting.fill_margin)
             margins[name] = runner.spec.margin
+        if setting.ceiling is not None:
+            ready[CEILING], margins[CEILING] = _told(setting.ceiling)
         result.rows.update({name: Row(margin=margins.get(name, 0)) for name in ready})
         yield ready
+
+
+def _on_crops(restore: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Method:
+    return lambda spoiled, kernel: restore(cut(spoiled, 0))
+
+
+def _told(weights: Path) -> tuple[Method, int]:
+    """The network of an `ema.pt` with the true kernel in place of its own, and its margin."""
+    config, values, _ = load_weights(weights)
+    network = build_network(config)
+    if not isinstance(network, Aware):
+        raise InputError(f"--ceiling: the network of {weights} does not find the motion")
+    network.load_state_dict(values)
+
+    @torch.no_grad()
+    def restore(spoiled: NDArray[np.uint8], kernel: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+        true = torch.zeros(SIDE, SIDE)
+        true[SIDE // 2, SIDE // 2] = 1
+        if kernel is not None:
+            true = torch.from_numpy(kernel)
+        done = []
+        for start in range(0, len(spoiled), BATCH):
+            part = (
+                torch.from_numpy(cut(spoiled[start : start + BATCH], config.margin)).permute(0, 3, 1, 2).float() / 255
+            )
+            image = network(part, true.expand(len(part), -1, -1)).image.clamp(0, 1)
+            done.append((image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+        return np.concatenate(done)
+
+    return restore, config.margin
 
 
 def _model(runner: Engine, fill_margin: bool) -> Method:
@@ -180,7 +222,7 @@ def measure_paired(folder: Path, ready: dict[str, Method], result: Evaluation) -
     before = each_psnr(cut(spoiled, 0), truth)
     result.paired = len(names)
     for name, method in ready.items():
-        if name in METHODS and name != "unsharp":
+        if name == CEILING or (name in METHODS and name != "unsharp"):
             continue  # they need the true kernel
         after = each_psnr(method(spoiled, None), truth)
         result.rows[name].paired_db = (float(before.mean()), float(after.mean()))

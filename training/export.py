@@ -10,26 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
+from training.aware import Aware
 from training.checkpoint import load_weights
-from training.network import NetworkConfig, build_network
-from training.train import inner
+from training.network import build_network
 
 OPSET = 18
 
 
 class CropModel(nn.Module):
-    """uint8 crops (N, 112 + 2 margin, 96 + 2 margin, 3) to uint8 crops (N, 112, 96, 3)."""
+    """uint8 crops (N, 112 + 2 margin, 96 + 2 margin, 3) to uint8 crops (N, 112, 96, 3), and kernels (N, 33, 33)."""
 
-    def __init__(self, network: nn.Module, config: NetworkConfig) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.margin = network, config.margin
+        self.network = network
 
-    def forward(self, crops: Tensor) -> Tensor:
-        """Scale, restore, cut the margin off, clamp and round."""
+    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+        """Scale, restore, clamp and round."""
         x = crops.permute(0, 3, 1, 2).float() / 255
-        y = inner(self.network(x), self.margin).permute(0, 2, 3, 1)
+        answer = self.network(x)
         # Clamp, then add one half: casting to uint8 truncates, and so does TensorRT at its outputs.
-        return ((y * 255).clamp(0, 255) + 0.5).to(torch.uint8)
+        crops = ((answer.image.permute(0, 2, 3, 1) * 255).clamp(0, 255) + 0.5).to(torch.uint8)
+        return (crops,) if answer.kernel is None else (crops, answer.kernel)
 
 
 def export(weights: Path, output: Path) -> None:
@@ -43,8 +44,9 @@ def export(weights: Path, output: Path) -> None:
     config, values, about = load_weights(weights)
     network = build_network(config)
     network.load_state_dict(values)
-    model = CropModel(network, config).eval()
+    model = CropModel(network).eval()
     example = torch.zeros(2, CROP_HEIGHT + 2 * config.margin, CROP_WIDTH + 2 * config.margin, 3, dtype=torch.uint8)
+    finds_motion = isinstance(network, Aware)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
@@ -53,7 +55,7 @@ def export(weights: Path, output: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=["crops"],
-            output_names=["restored"],
+            output_names=["restored", "kernels"] if finds_motion else ["restored"],
             dynamic_shapes={"crops": {0: torch.export.Dim("N")}},
             external_data=False,
             verbose=False,
@@ -66,7 +68,7 @@ def export(weights: Path, output: Path) -> None:
         {
             "unsmear.name": str(about["name"]),
             "unsmear.margin": str(config.margin),
-            "unsmear.kernels": "0",
+            "unsmear.kernels": str(int(finds_motion)),
             "unsmear.version": digest,
             "unsmear.faces_seen": str(about["faces"]),
             "unsmear.terms": "Weights: research, non-commercial. A restored face is a guess, no evidence of identity.",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from training.config import LossConfig
+from training.degrade import Batch
+from training.layers import Answer
 from training.phi import Phi
 
 
@@ -40,17 +43,26 @@ def facial(restored: Tensor, sharp: Tensor, phi: Phi) -> Tensor:
     return (phi(restored.clamp(0, 1)) - wanted).square().sum(1).mean()
 
 
-def total(
-    restored: Tensor, sharp: Tensor, mask: Tensor, config: LossConfig, phi: Phi | None = None, share: float = 1.0
-) -> Tensor:
-    """Eq. 5. The facial term is left out without a Phi, and for parts of a crop, in which it knows no face.
+def motion(found: Tensor, true: Tensor) -> Tensor:
+    """The squared difference of kernels (N, side, side), summed, after a 3x3 mean: a pixel beside is nearly right."""
+    return F.avg_pool2d(found - true, 3, 1, 1).square().sum((1, 2)).mean()
 
+
+def total(answer: Answer, batch: Batch, config: LossConfig, phi: Phi | None = None, share: float = 1.0) -> Tensor:
+    """Eq. 5, and for networks that find the motion how well they did, and how good their first guess is.
+
+    The facial term is left out without a Phi, and for parts of a crop, in which it knows no face.
     `share` is how much the masked mean of these samples counts beside those of other processes.
     """
     pixel = charbonnier if config.pixel == "charbonnier" else l2
-    loss = share * pixel(restored, sharp, mask)
+    image = answer.image.float()
+    loss = share * pixel(image, batch.sharp, batch.mask)
     if config.tv:
-        loss = loss + config.tv * total_variation(restored)
-    if phi is not None and restored.shape[-2:] == (CROP_HEIGHT, CROP_WIDTH):
-        loss = loss + config.facial * facial(restored, sharp, phi)
+        loss = loss + config.tv * total_variation(image)
+    if phi is not None and image.shape[-2:] == (CROP_HEIGHT, CROP_WIDTH):
+        loss = loss + config.facial * facial(image, batch.sharp, phi)
+    if answer.kernel is not None:
+        loss = loss + config.kernel * motion(answer.kernel.float(), batch.kernels)
+    if answer.guess is not None and answer.guess.requires_grad:
+        loss = loss + config.guess * share * pixel(answer.guess.float(), batch.sharp, batch.mask)
     return loss

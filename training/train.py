@@ -25,6 +25,7 @@ from training.checkpoint import save, start
 from training.config import Precision, TrainConfig
 from training.data import load_faces
 from training.degrade import Batch, make_batch
+from training.layers import inner
 from training.log import RunLog
 from training.phi import Phi
 from training.world import join
@@ -60,8 +61,8 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
             with torch.autocast(world.device.type, torch.bfloat16, enabled=low_precision):
-                restored = inner(network(batch.blurry), config.network.margin).float()
-                loss = losses.total(restored, batch.sharp, batch.mask, config.loss, phi, share)
+                answer = network(batch.blurry)
+            loss = losses.total(answer, batch, config.loss, phi, share)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(state.network.parameters(), config.optimizer.clip_norm)
@@ -100,34 +101,31 @@ def use_bfloat16(precision: Precision, device: torch.device) -> bool:
     return device.type == "cuda" or bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def inner(images: torch.Tensor, margin: int) -> torch.Tensor:
-    """The pictures without their margin."""
-    return images[..., margin : images.shape[-2] - margin, margin : images.shape[-1] - margin]
-
-
 @torch.no_grad()
 def validate(
     network: nn.Module, config: TrainConfig, faces: NDArray[np.uint8], device: torch.device
 ) -> dict[str, float]:
-    """Loss, PSNR and gain over the blurry input, on held-out faces blurred in the same way at every call."""
+    """Loss, PSNR, gain over the input and the kernels' error, on held-out faces, blurred the same way at every call."""
     rng = np.random.default_rng([config.seed, 2**31])
-    found: list[tuple[float, float, float]] = []
+    found: list[tuple[float, ...]] = []
     network.eval()
     for begin in range(0, len(faces), 16):
         indices = np.arange(begin, min(begin + 16, len(faces)))
         batch = make_batch(faces, indices, rng, config.kernels, config.degrade, config.network.margin)
         batch = Batch(*(part.to(device) for part in batch))
-        restored = inner(network(batch.blurry), config.network.margin).clamp(0, 1)
-        loss = losses.total(restored, batch.sharp, batch.mask, config.loss)
+        answer = network(batch.blurry)
+        answer = answer._replace(image=answer.image.clamp(0, 1))
+        loss = losses.total(answer, batch, config.loss)
         blurry = inner(batch.blurry, config.network.margin)
         before, after = (
             -10 * float(losses.l2(image, batch.sharp, batch.mask).clamp(min=1e-10).log10())
-            for image in (blurry, restored)
+            for image in (blurry, answer.image)
         )
-        found.append((float(loss), before, after))
+        motion = () if answer.kernel is None else (float(losses.motion(answer.kernel, batch.kernels)),)
+        found.append((float(loss), after, after - before, *motion))
     network.train()
-    mean_loss, mean_before, mean_after = (float(v) for v in np.mean(found, 0))
-    return {"loss": mean_loss, "psnr": mean_after, "gain": mean_after - mean_before}
+    means = (float(v) for v in np.mean(found, 0))
+    return dict(zip(("loss", "psnr", "gain", "motion"), means, strict=False))
 
 
 @contextmanager
@@ -160,6 +158,7 @@ def prefetch(config: TrainConfig, faces: NDArray[np.uint8], count: int, step: in
                 continue
 
     def make() -> None:
+        torch.set_num_threads(1)  # of this thread: two pools of threads on the same cores wait for each other
         try:
             for at in range(step, config.run.steps):
                 if stop.is_set():

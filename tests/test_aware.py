@@ -1,0 +1,135 @@
+"""The network that finds the motion: its Fourier products, its kernel, what it undoes."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the training extra is not installed")
+
+from msgspec.structs import replace  # noqa: E402
+
+from engine import open_engine  # noqa: E402
+from stream.faces.align import similarity, warp  # noqa: E402
+from stream.settings import shipped  # noqa: E402
+from training.aware import DOUBTS, KernelFinder, Wiener  # noqa: E402
+from training.checkpoint import save, start  # noqa: E402
+from training.config import load_config  # noqa: E402
+from training.degrade import blur  # noqa: E402
+from training.export import export  # noqa: E402
+from training.fourier import Grid  # noqa: E402
+from training.kernels import KernelConfig, draw_kernels  # noqa: E402
+from training.layers import inner  # noqa: E402
+from training.losses import motion  # noqa: E402
+from training.network import build_network  # noqa: E402
+
+ASTRONAUT = np.array([[198.0, 95.0], [241.0, 97.0], [222.0, 123.0], [203.0, 145.0], [238.0, 146.0]])
+
+
+def aware(config=None):
+    config = config or load_config(shipped("fast"))
+    small = replace(config.network, kind="aware", margin=16, widths=(8, 8), blocks=(1, 1), up_blocks=(1,))
+    return replace(config, network=replace(small, repair_widths=(8, 8), repair_blocks=(1, 1), repair_up_blocks=(1,)))
+
+
+@pytest.fixture(scope="module")
+def smeared():
+    """One face under eight kernels: sharp (8, 3, 112, 96), blurry (8, 3, 144, 128), kernels (8, 33, 33)."""
+    from skimage import data
+
+    picture = warp(data.astronaut(), similarity(ASTRONAUT), 32)
+    sharp = torch.from_numpy(picture).permute(2, 0, 1).float()[None].expand(8, -1, -1, -1) / 255
+    config = KernelConfig(side_px=33, valid_min_px=9, valid_max_px=23)
+    kernels = torch.from_numpy(draw_kernels(np.random.default_rng(5), 8, config))
+    blurry = ((inner(blur(sharp, kernels), 16) * 255).round() / 255).clamp(0, 1)
+    return inner(sharp, 32), blurry, kernels
+
+
+def test_the_products_are_the_fourier_transform_and_its_inverse():
+    grid, x = Grid(40, 30), torch.rand(2, 3, 33, 20)
+    ours = grid.into(33, 20, origin=4)(x)
+    theirs = torch.fft.rfft2(torch.nn.functional.pad(x, (0, 10, 0, 7)).roll((-4, -4), (2, 3)))
+    assert torch.allclose(ours, torch.cat([theirs.real, theirs.imag], 2), atol=1e-3)
+    assert torch.allclose(grid.back(33, 20, origin=4)(ours), x, atol=1e-5)
+    assert torch.allclose(grid.back(10, 12, origin=0)(ours), x[..., 4:14, 4:16], atol=1e-5), "a part of the plane"
+
+
+def test_a_joined_picture_comes_back_and_its_edges_meet():
+    grid, x = Grid(40, 30), torch.rand(1, 1, 33, 20)
+    spectrum = grid.into(33, 20, join=True)(x)
+    assert torch.allclose(grid.back(33, 20)(spectrum), x, atol=1e-5)
+    plane = grid.back(40, 30)(spectrum)[0, 0]
+    steps = (plane.roll(-1, 0) - plane)[32:40, :20].abs()
+    assert torch.allclose(steps, (x[0, 0, 0] - x[0, 0, -1]).abs().expand(8, -1) / 8, atol=1e-5)
+
+
+def test_an_untrained_finder_sees_the_motion_between_a_sharp_and_a_blurry_face(smeared):
+    sharp, blurry, kernels = smeared
+    with torch.no_grad():
+        found, doubt = KernelFinder(8)(inner(blurry, 16), sharp, torch.zeros(8, 8, 56, 48))
+    assert torch.allclose(found.sum((1, 2)), torch.ones(8), atol=1e-5) and not doubt.any()
+    one_for_all = kernels.mean(0).expand(8, -1, -1)
+    assert motion(found, kernels) < 0.5 * motion(one_for_all, kernels)
+    overlap = torch.nn.functional.cosine_similarity(found.flatten(1), kernels.flatten(1))
+    assert overlap.min() > 0.6, overlap
+
+
+def test_an_untrained_finder_sees_no_motion_where_there_is_none(smeared):
+    sharp, _, _ = smeared
+    with torch.no_grad():
+        found, _ = KernelFinder(8)(sharp[:1], sharp[:1], torch.zeros(1, 8, 56, 48))
+    y, x = np.unravel_index(int(found[0].argmax()), (33, 33))
+    assert (y, x) == (16, 16)
+
+
+def test_the_true_motion_is_undone(smeared):
+    sharp, blurry, kernels = smeared
+    with torch.no_grad():
+        undone = Wiener(16)(blurry, kernels, torch.zeros(8, DOUBTS))
+    assert undone.shape == (8, 5, 112, 96)
+    before = (inner(blurry, 16) - sharp).square().mean((1, 2, 3))
+    after = (undone[:, :3] - sharp).square().mean((1, 2, 3))
+    assert (10 * (before / after).log10()).min() > 3, "dB, every kernel"
+
+
+def test_an_untrained_repair_leaves_the_guess_which_may_be_a_plain_networks(tmp_path, smeared):
+    plain = aware()
+    plain = replace(plain, network=replace(plain.network, kind="unet", margin=0))
+    state = start(plain, tmp_path / "plain", None, torch.device("cpu"))
+    torch.nn.init.normal_(state.ema.head.weight, std=0.01)
+    (tmp_path / "plain").mkdir()
+    save(tmp_path / "plain", state, plain)
+    network = start(aware(), tmp_path / "aware", tmp_path / "plain" / "ema.pt", torch.device("cpu")).network
+    _, blurry, _ = smeared
+    with torch.no_grad():
+        answer, guess = network(blurry), state.ema(inner(blurry, 16)).image
+    assert torch.equal(answer.image, answer.guess) and answer.kernel.shape == (8, 33, 33)
+    assert torch.allclose(answer.guess, guess, atol=2e-3), "the weights are kept in half precision"
+
+
+def test_a_frozen_part_does_not_learn():
+    config = aware()
+    config = replace(config, optimizer=replace(config.optimizer, frozen=("guess",)))
+    from pathlib import Path
+
+    network = start(config, Path("nowhere"), None, torch.device("cpu")).network
+    network(torch.rand(1, 3, 144, 128)).image.mean().backward()
+    assert all(p.grad is None for p in network.guess.parameters())
+    assert network.repair.head.weight.grad is not None
+
+
+def test_the_exported_network_returns_the_motion_too(tmp_path, smeared):
+    config = aware()
+    state = start(config, tmp_path, None, torch.device("cpu"))
+    torch.nn.init.normal_(state.ema.repair.head.weight, std=0.01)
+    save(tmp_path, state, config)
+    export(tmp_path / "ema.pt", tmp_path / "aware.onnx")
+    crops = (smeared[1] * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    with open_engine("onnxruntime", str(tmp_path / "aware.onnx")) as engine:
+        assert engine.spec.margin == 16 and engine.spec.kernels
+        restored = engine.run(crops)
+    network = build_network(config.network)
+    network.load_state_dict({k: v.half().float() for k, v in state.ema.state_dict().items()})
+    with torch.no_grad():
+        answer = network(smeared[1])
+    expected = (answer.image.clamp(0, 1) * 255).permute(0, 2, 3, 1).numpy()
+    assert np.abs(restored.crops - expected).max() <= 0.51 + 1
+    assert restored.kernels is not None and np.abs(restored.kernels - answer.kernel.numpy()).max() < 1e-3

@@ -63,3 +63,14 @@ def unsmear(tmp_path):
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, **more)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def astronaut_face():
+    """The public-domain photograph's face, aligned with 32 px of surroundings: (176, 160, 3)."""
+    from skimage import data
+
+    from stream.faces.align import similarity, warp
+
+    points = np.array([[203.2, 101.2], [246.2, 103.2], [222.9, 130.3], [201.6, 138.8], [244.3, 140.2]])
+    return warp(data.astronaut(), similarity(points), 32)

@@ -8,7 +8,6 @@ torch = pytest.importorskip("torch", reason="the training extra is not installed
 from msgspec.structs import replace  # noqa: E402
 
 from engine import open_engine  # noqa: E402
-from stream.faces.align import similarity, warp  # noqa: E402
 from stream.settings import shipped  # noqa: E402
 from training.aware import DOUBTS, KernelFinder, Wiener  # noqa: E402
 from training.checkpoint import save, start  # noqa: E402
@@ -21,8 +20,6 @@ from training.layers import inner  # noqa: E402
 from training.losses import motion  # noqa: E402
 from training.network import build_network  # noqa: E402
 
-ASTRONAUT = np.array([[198.0, 95.0], [241.0, 97.0], [222.0, 123.0], [203.0, 145.0], [238.0, 146.0]])
-
 
 def aware(config=None):
     config = config or load_config(shipped("fast"))
@@ -31,12 +28,9 @@ def aware(config=None):
 
 
 @pytest.fixture(scope="module")
-def smeared():
+def smeared(astronaut_face):
     """One face under eight kernels: sharp (8, 3, 112, 96), blurry (8, 3, 144, 128), kernels (8, 33, 33)."""
-    from skimage import data
-
-    picture = warp(data.astronaut(), similarity(ASTRONAUT), 32)
-    sharp = torch.from_numpy(picture).permute(2, 0, 1).float()[None].expand(8, -1, -1, -1) / 255
+    sharp = torch.from_numpy(astronaut_face).permute(2, 0, 1).float()[None].expand(8, -1, -1, -1) / 255
     config = KernelConfig(side_px=33, valid_min_px=9, valid_max_px=23)
     kernels = torch.from_numpy(draw_kernels(np.random.default_rng(5), 8, config))
     blurry = ((inner(blur(sharp, kernels), 16) * 255).round() / 255).clamp(0, 1)

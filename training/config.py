@@ -22,12 +22,22 @@ class DegradeConfig(Struct, frozen=True, kw_only=True):
     unblurred_share: Share
     soft_share: Share
     soft_sigma_px: Annotated[float, Meta(gt=0.3, le=2)]
+    small_share: Share
+    small_scale: Annotated[float, Meta(gt=0, le=1)]
     still_background_share: Share
+    uneven_share: Share
+    highlight_share: Share
     noise_share: Share
     noise_max: Share
+    photon_noise_max: Share
     jpeg_share: Share
     jpeg_min_quality: Annotated[int, Meta(ge=1, le=100)]
+    h264_share: Share
+    h264_max_crf: Annotated[int, Meta(ge=18, le=51)]
     shift_px: Annotated[int, Meta(ge=0, le=16)]
+    turn_share: Share
+    turn_deg: Annotated[float, Meta(ge=0, le=45)]
+    turn_scale: Annotated[float, Meta(ge=0, le=0.5)]
     gain: Share
 
 

@@ -5,11 +5,11 @@ A batch depends only on (seed, step), so a run that resumes sees what an uninter
 
 from __future__ import annotations
 
-import io
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from training.config import DegradeConfig
 from training.data import MARGIN
 from training.kernels import KernelConfig, draw_kernels
+from training.spoil import spoil
 
 
 class Batch(NamedTuple):
@@ -50,41 +51,110 @@ def make_batch(
     margin: int,
     size: tuple[int, int] = (CROP_HEIGHT, CROP_WIDTH),
 ) -> Batch:
-    """The faces of `indices` shifted, flipped, brightened, blurred, made noisy and compressed.
+    """The faces of `indices` moved, flipped, brightened, blurred, made noisy and compressed.
 
     A `size` (height, width) smaller than the crop cuts a part out of each, where the picture covers it best.
     """
-    count, reach = len(indices), kernels.side_px // 2
-    pad = margin + reach
-    height, width = size[0] + 2 * pad, size[1] + 2 * pad
-    patches = np.empty((count, height, width, 4), np.uint8)
-    for i, face in enumerate(indices):
-        top, left = _place(faces[face, ..., 3], rng, size, min(degrade.shift_px, MARGIN - pad)) - pad
-        patch = faces[face, top : top + height, left : left + width]
-        patches[i] = patch[:, ::-1] if rng.random() < 0.5 else patch
-    gain = torch.from_numpy(rng.uniform(1 - degrade.gain, 1 + degrade.gain, (count, 1, 1, 1)).astype(np.float32))
-    x = torch.from_numpy(patches).permute(0, 3, 1, 2).float() / 255
-    x[:, :3] = (x[:, :3] * gain).clamp(0, 1)
-
-    soft = np.flatnonzero(rng.random(count) < degrade.soft_share)
+    reach = kernels.side_px // 2
+    x = _sharp(faces, indices, rng, degrade, size, margin + reach)
+    soft = np.flatnonzero(rng.random(len(x)) < degrade.soft_share)
     if len(soft):
         x[soft, :3] = blur(x[soft, :3], _gaussians(rng, len(soft), degrade.soft_sigma_px))
+    for i in np.flatnonzero(rng.random(len(x)) < degrade.small_share):
+        x[i, :3] = _enlarged(x[i, :3], rng.uniform(degrade.small_scale, 1))
+    y, k = _smear(x, rng, kernels, degrade)
+    centre = (..., slice(margin, margin + size[0]), slice(margin, margin + size[1]))
+    sharp = x[:, :3, reach : x.shape[2] - reach, reach : x.shape[3] - reach][centre]
+    mask = (y[:, 3:] > 0.995).float()[centre]
+    return Batch(spoil(y[:, :3], rng, degrade), sharp.contiguous(), mask, k)
 
-    k = draw_kernels(rng, count, kernels)
-    delta = np.zeros_like(k[0])
-    delta[reach, reach] = 1
-    k[rng.random(count) < degrade.unblurred_share] = delta
-    drawn = torch.from_numpy(k)
-    y = blur(x, drawn)[..., reach : height - reach, reach : width - reach]
+
+def _sharp(
+    faces: NDArray[np.uint8],
+    indices: NDArray[np.int64],
+    rng: np.random.Generator,
+    degrade: DegradeConfig,
+    size: tuple[int, int],
+    pad: int,
+) -> Tensor:
+    """Faces (N, 4, height + 2 pad, width + 2 pad): RGB, and 1 where the picture had pixels."""
+    height, width = size[0] + 2 * pad, size[1] + 2 * pad
+    patches = np.empty((len(indices), height, width, 4), np.uint8)
+    for i, index in enumerate(indices):
+        face = faces[index]
+        if rng.random() < degrade.turn_share:
+            face = _turned(face, rng, degrade)
+        top, left = _place(face[..., 3], rng, size, min(degrade.shift_px, MARGIN - pad)) - pad
+        patch = face[top : top + height, left : left + width]
+        patches[i] = patch[:, ::-1] if rng.random() < 0.5 else patch
+    gain = torch.from_numpy(rng.uniform(1 - degrade.gain, 1 + degrade.gain, (len(indices), 1, 1, 1)).astype(np.float32))
+    x = torch.from_numpy(patches).permute(0, 3, 1, 2).float() / 255
+    x[:, :3] = (x[:, :3] * gain).clamp(0, 1)
+    return x
+
+
+def _turned(face: NDArray[np.uint8], rng: np.random.Generator, degrade: DegradeConfig) -> NDArray[np.uint8]:
+    """A face as wrong landmarks align it: turned, scaled and moved a little. What lay outside is not known."""
+    import cv2
+
+    height, width = face.shape[:2]
+    turn = rng.uniform(-degrade.turn_deg, degrade.turn_deg)
+    matrix = cv2.getRotationMatrix2D(
+        (width / 2, height / 2), turn, rng.uniform(1 - degrade.turn_scale, 1 + degrade.turn_scale)
+    )
+    matrix[:, 2] += rng.uniform(-degrade.shift_px, degrade.shift_px, 2)
+    rgb = cv2.warpAffine(face[..., :3], matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return np.dstack([rgb, cv2.warpAffine(face[..., 3], matrix, (width, height))])
+
+
+def _smear(x: Tensor, rng: np.random.Generator, kernels: KernelConfig, degrade: DegradeConfig) -> tuple[Tensor, Tensor]:
+    """Faces (N, 4, H, W) smeared, side // 2 px cut off all round, and the kernels (N, side, side) that did it."""
+    count, reach = len(x), kernels.side_px // 2
+    inside = (..., slice(reach, x.shape[2] - reach), slice(reach, x.shape[3] - reach))
+    drawn = draw_kernels(rng, count, kernels)
+    drawn[rng.random(count) < degrade.unblurred_share] = _delta(kernels.side_px)
+    k = torch.from_numpy(drawn)
+    light = x.clone()
+    bright = np.flatnonzero(rng.random(count) < degrade.highlight_share)
+    if len(bright):  # a lamp is brighter than white: its smear is too, and then clips
+        more = torch.from_numpy(rng.uniform(2, 12, (len(bright), 1, 1, 1)).astype(np.float32))
+        light[bright, :3] += (light[bright, :3] - 0.85).clamp(min=0) * more
+    y = blur(light, k)[inside]
+    uneven = np.flatnonzero(rng.random(count) < degrade.uneven_share)
+    if len(uneven):  # a turning or nearing head: the motion changes from one side of the face to the other
+        other = torch.from_numpy(np.stack([_changed(kernel, rng) for kernel in drawn[uneven]]))
+        ramp = _ramps(rng, len(uneven), y.shape[-2:])
+        y[uneven] = y[uneven] * (1 - ramp) + blur(light[uneven], other)[inside] * ramp
+        k[uneven] = (k[uneven] + other) / 2
     apart = np.flatnonzero(rng.random(count) < degrade.still_background_share)
     if len(apart):
-        still = x[apart][..., reach : height - reach, reach : width - reach]
         face = _face_shape(rng, len(apart), y.shape[-2:])
-        y[apart] = y[apart] * face + still * (1 - face)
-    blurry = _spoil(y[:, :3], rng, degrade)
-    centre = (..., slice(margin, margin + size[0]), slice(margin, margin + size[1]))
-    sharp = x[:, :3, reach : height - reach, reach : width - reach][centre]
-    return Batch(blurry, sharp.contiguous(), (y[:, 3:] > 0.995).float()[centre], drawn)
+        y[apart] = y[apart] * face + light[apart][inside] * (1 - face)
+    return y, k
+
+
+def _delta(side: int) -> NDArray[np.float32]:
+    kernel = np.zeros((side, side), np.float32)
+    kernel[side // 2, side // 2] = 1
+    return kernel
+
+
+def _changed(kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """The same motion, turned and stretched about its centre of mass."""
+    import cv2
+
+    centre = (kernel.shape[1] - 1) / 2
+    matrix = cv2.getRotationMatrix2D((centre, centre), rng.uniform(-30, 30), rng.uniform(0.5, 1.15))
+    changed = np.maximum(cv2.warpAffine(kernel, matrix, kernel.shape[::-1]), 0)
+    return (changed / changed.sum()).astype(np.float32) if changed.sum() > 0.01 else kernel
+
+
+def _ramps(rng: np.random.Generator, count: int, size: torch.Size) -> Tensor:
+    """From 0 on one side to 1 on the other, (count, 1, H, W), in any direction."""
+    y, x = np.mgrid[-1 : 1 : size[0] * 1j, -1 : 1 : size[1] * 1j]
+    turn = rng.uniform(0, 2 * np.pi, (count, 1, 1))
+    ramp = np.clip(0.5 + 0.6 * (x * np.cos(turn) + y * np.sin(turn)), 0, 1)
+    return torch.from_numpy(ramp.astype(np.float32))[:, None]
 
 
 def _gaussians(rng: np.random.Generator, count: int, largest: float) -> Tensor:
@@ -93,6 +163,13 @@ def _gaussians(rng: np.random.Generator, count: int, largest: float) -> Tensor:
     line = np.exp(-(np.arange(-4, 5)[None] ** 2) / (2 * sigma**2))
     line /= line.sum(1, keepdims=True)
     return torch.from_numpy((line[:, :, None] * line[:, None, :]).astype(np.float32))
+
+
+def _enlarged(image: Tensor, scale: float) -> Tensor:
+    """A picture (3, H, W) as if its face had been smaller than the crop: nobody knows the detail that it lacks."""
+    height, width = image.shape[-2:]
+    small = F.interpolate(image[None], (round(height * scale), round(width * scale)), mode="bilinear", antialias=True)
+    return F.interpolate(small, (height, width), mode="bilinear")[0]
 
 
 def _face_shape(rng: np.random.Generator, count: int, size: torch.Size) -> Tensor:
@@ -110,23 +187,3 @@ def _place(alpha: NDArray[np.uint8], rng: np.random.Generator, size: tuple[int, 
         for _ in range(4 if size[0] < CROP_HEIGHT else 1)
     ]
     return max(places, key=lambda p: alpha[p[0] : p[0] + size[0] : 4, p[1] : p[1] + size[1] : 4].mean())
-
-
-def _spoil(images: Tensor, rng: np.random.Generator, config: DegradeConfig) -> Tensor:
-    """Noise, JPEG and the rounding to 8 bit that every decoded frame has."""
-    count = len(images)
-    sigma = rng.uniform(0, config.noise_max, count) * (rng.random(count) < config.noise_share)
-    noise = rng.standard_normal(images.shape, np.float32) * sigma[:, None, None, None].astype(np.float32)
-    rounded = ((images + torch.from_numpy(noise)) * 255).round().clamp(0, 255).to(torch.uint8)
-    for i in np.flatnonzero(rng.random(count) < config.jpeg_share):
-        quality = int(rng.integers(config.jpeg_min_quality, 96))
-        rounded[i] = torch.from_numpy(_jpeg(rounded[i].permute(1, 2, 0).numpy(), quality)).permute(2, 0, 1)
-    return rounded.float() / 255
-
-
-def _jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "jpeg", quality=quality)
-    return np.array(Image.open(buffer))

@@ -22,6 +22,7 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     valid_max_px: int = 20
     samples_min: int = 20  # N of section 3.1, path samples of TIME_STEP; the paper gives no range
     samples_max: int = 100
+    jerky_share: float = 0.0  # beside the paper: paths that hurry and rest, as a hand does
 
 
 def matern52(distance: NDArray[np.float64], scale: float = LENGTH_SCALE) -> NDArray[np.float64]:
@@ -41,6 +42,15 @@ def sample_paths(rng: np.random.Generator, count: int, samples: int) -> NDArray[
     """`count` paths (count, samples, 2), both coordinates from the process of eq. 4, in its own units."""
     paths: NDArray[np.float64] = np.einsum("ts,nsc->ntc", _cholesky(samples), rng.standard_normal((count, samples, 2)))
     return paths
+
+
+def uneven(rng: np.random.Generator, path: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same way (T, 2) at a speed that changes from stretch to stretch, down to a rest."""
+    last = len(path) - 1
+    speed = rng.gamma(0.5, size=rng.integers(3, 9)) + 0.02
+    time = np.cumsum(np.concatenate([[0.0], speed]))
+    at = np.interp(np.arange(len(path)), np.linspace(0, last, len(time)), time / time[-1] * last)
+    return np.stack([np.interp(at, np.arange(len(path)), axis) for axis in path.T], 1)
 
 
 def rasterise(path: NDArray[np.float64], side_px: int) -> NDArray[np.float32]:
@@ -69,6 +79,8 @@ def draw_kernels(rng: np.random.Generator, count: int, config: KernelConfig) -> 
         samples = int(np.linspace(config.samples_min, config.samples_max, 10)[rng.integers(10)])
         valid = int(rng.integers(config.valid_min_px, config.valid_max_px + 1))
         path = sample_paths(rng, 1, samples)[0]
+        if rng.random() < config.jerky_share:
+            path = uneven(rng, path)
         # Bilinear drawing widens a path by up to two pixels.
         path *= (valid - 2) / np.ptp(path, axis=0).max()
         # A path that dwells at one end has its centre of mass there and would reach past the rim.

@@ -1,0 +1,89 @@
+"""What happens to a sharp face on its way into training."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the training extra is not installed")
+
+from msgspec.structs import replace  # noqa: E402
+
+from stream.settings import shipped  # noqa: E402
+from training.config import DegradeConfig, load_config  # noqa: E402
+from training.degrade import make_batch  # noqa: E402
+from training.kernels import KernelConfig, draw_kernels  # noqa: E402
+from training.spoil import h264, jpeg, spoil  # noqa: E402
+
+CLEAN = replace(
+    load_config(shipped("plain")).degrade,
+    **dict.fromkeys([name for name in DegradeConfig.__struct_fields__ if name.endswith("_share")], 0.0),
+    gain=0.0,
+    shift_px=0,
+)
+KERNELS = KernelConfig(side_px=33, valid_min_px=9, valid_max_px=19)
+
+
+@pytest.fixture(scope="module")
+def faces(astronaut_face):
+    """Four times the same face, (4, 176, 160, 4), known everywhere."""
+    return np.stack([np.dstack([astronaut_face, np.full(astronaut_face.shape[:2], 255, np.uint8)])] * 4)
+
+
+def batch(faces, margin=0, kernels=KERNELS, **degrade):
+    rng = np.random.default_rng(3)
+    return make_batch(faces, np.arange(len(faces)), rng, kernels, replace(CLEAN, **degrade), margin)
+
+
+def test_noise_of_counting_photons_grows_with_the_light():
+    light = torch.cat([torch.full((1, 3, 64, 64), 0.1), torch.full((1, 3, 64, 64), 0.9)])
+    config = replace(CLEAN, noise_share=1.0, noise_max=0.0, photon_noise_max=0.05)
+    ratios = []
+    for seed in range(20):
+        noisy = spoil(torch.cat([light, light]), np.random.default_rng(seed), config) - torch.cat([light, light])
+        ratios.append(noisy[1::2].std() / noisy[::2].std())
+    assert 1.5 < float(np.median(ratios)) < 6, "the root of 9, within what rounding and four draws leave"
+    assert torch.equal(spoil(light, np.random.default_rng(0), CLEAN), (light * 255).round() / 255)
+
+
+@pytest.mark.parametrize(("codec", "mild", "hard"), [(jpeg, 95, 20), (h264, 18, 45)])
+def test_a_codec_loses_a_little_or_much(codec, mild, hard, astronaut_face):
+    losses = [np.abs(codec(astronaut_face, quality).astype(int) - astronaut_face).mean() for quality in (mild, hard)]
+    assert 0 < losses[0] < 4 < losses[1] < 30, losses
+
+
+def test_a_lamp_smears_brighter_than_white(faces):
+    lamps = faces.copy()
+    lamps[..., :3] //= 2
+    lamps[:, 80:84, 76:80, :3] = 255
+    plain, bright = batch(lamps), batch(lamps, highlight_share=1.0)
+    assert torch.equal(plain.sharp, bright.sharp) and torch.equal(plain.kernels, bright.kernels)
+    assert bright.blurry.sum() > plain.blurry.sum() + 10 and bright.blurry.max() <= 1
+
+
+def test_motion_may_change_across_the_face(faces):
+    even, uneven = batch(faces), batch(faces, uneven_share=1.0)
+    assert torch.equal(even.sharp, uneven.sharp)
+    assert not torch.allclose(even.blurry, uneven.blurry, atol=0.02)
+    assert torch.allclose(uneven.kernels.sum((1, 2)), torch.ones(4), atol=1e-4)
+    assert (uneven.kernels - even.kernels).abs().sum((1, 2)).min() > 0.05
+
+
+def test_a_turned_face_is_masked_where_nothing_is_known(faces):
+    turned = batch(faces, margin=16, turn_share=1.0, turn_deg=45.0, turn_scale=0.5)
+    straight = batch(faces, margin=16)
+    assert straight.mask.min() == 1 and turned.mask.mean() < 0.999
+    assert not torch.allclose(turned.sharp, straight.sharp, atol=0.1)
+
+
+def test_a_small_face_has_less_detail_and_its_target_too(faces):
+    small, plain = batch(faces, small_share=1.0, small_scale=0.3), batch(faces)
+    assert small.sharp.diff(dim=3).abs().mean() < 0.9 * plain.sharp.diff(dim=3).abs().mean()
+
+
+def test_a_jerky_path_rests_somewhere():
+    smooth, jerky = (
+        draw_kernels(np.random.default_rng(0), 200, replace(KERNELS, jerky_share=share)) for share in (0.0, 1.0)
+    )
+    assert np.allclose(jerky.sum((1, 2)), 1, atol=1e-5)
+    assert np.median(jerky.max((1, 2))) > 1.5 * np.median(smooth.max((1, 2)))
+    y, x = np.indices((33, 33))
+    assert all(np.abs((jerky * axis).sum((1, 2)) - 16).max() < 0.05 for axis in (x, y))

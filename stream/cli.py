@@ -299,7 +299,7 @@ def export(weights: Path, output: Path) -> None:
 @click.option(
     "--model", "models", multiple=True, default=("fast",), help="A shipped model or an .onnx file; repeatable."
 )
-@click.option("--engine", default="onnxruntime", show_default=True)
+@click.option("--engine", "engines", multiple=True, default=("onnxruntime",), show_default=True, help="Repeatable.")
 @click.option(
     "--faces",
     type=click.Path(path_type=Path),
@@ -319,10 +319,11 @@ def export(weights: Path, output: Path) -> None:
 @click.option("--folds", default="3,4,5", show_default=True, help="The folds of --pairs.")
 @click.option("--verifier", type=click.Path(path_type=Path), help="A face recogniser: .onnx, or .param for ncnn.")
 @click.option("--paired", type=click.Path(path_type=Path), help="A folder of real NAME_blurred.png, NAME_sharp.png.")
+@click.option("--real", type=click.Path(path_type=Path), help="A folder of smeared faces, for SHEET-real.png.")
 @click.option("--classical", is_flag=True, help="Unsharp masking, and deconvolution with the true kernel, beside ours.")
 @click.option("--against", multiple=True, metavar="NAME=CMD", help="Another program: 'NAME=cmd {input} {output}'.")
 @click.option("--ceiling", type=click.Path(path_type=Path), help="An ema.pt that finds the motion, told the true one.")
-@click.option("--fill-margin", is_flag=True, help="Repeat the border instead of real surroundings.")
+@click.option("--fill-margin", is_flag=True, help="A row more: borders repeated for real surroundings.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers as JSON as well.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write a picture: blurry, restored, sharp.")
 def evaluate(
@@ -354,6 +355,8 @@ def evaluate(
         report.write_json(result, as_json)
     if sheet is not None:
         report.write_sheet(result, sheet)
+        if result.real:
+            report.write_real_sheet(result, sheet.with_stem(f"{sheet.stem}-real"))
 
 
 def require_torch() -> None:

@@ -10,9 +10,10 @@ pytest.importorskip("torch", reason="the training extra is not installed")
 from engine import EngineError
 from stream.errors import InputError, UsageError
 from training import against, classical
-from training.evaluate import Setting, cut, evaluate, load_pictures, mean_psnr, mean_ssim
+from training.evaluate import Setting, evaluate, mean_psnr, mean_ssim
+from training.protocol import cut, load_pictures
 from training.recogniser import open_recogniser, unit
-from training.report import markdown
+from training.report import markdown, write_real_sheet
 from training.verification import Pairs, accuracy, best_threshold, read_pairs
 
 
@@ -96,7 +97,7 @@ def test_both_recognisers_know_sharp_faces_apart(name, shared):
     assert accuracy(found, found, Pairs(pairs.names, *moved, pairs.same, pairs.fold)) > 0.98
 
 
-def test_an_evaluation_has_a_row_for_every_method(shared):
+def test_an_evaluation_has_a_row_for_every_method(shared, tmp_path):
     setting = Setting(
         models=("fast",),
         faces=shared / "lfw_pairs",
@@ -104,6 +105,7 @@ def test_an_evaluation_has_a_row_for_every_method(shared):
         count=4,
         verifier=shared / "recognisers" / "phi_mobilefacenet.onnx",
         paired=shared / "blurred" / "paired",
+        real=shared / "blurred" / "real",
         classical=True,
     )
     result = evaluate(setting)
@@ -111,6 +113,11 @@ def test_an_evaluation_has_a_row_for_every_method(shared):
     assert result.rows["blurry"].psnr_db["sharp"] == 99.0
     assert result.rows["blurry"].distance["sharp"] == pytest.approx(0, abs=1e-5)
     assert result.rows["fast"].distance["sharp"] < result.rows["blurry"].distance["c4"]
+    assert set(result.real) == {"blurry", "fast", "unsharp"}, "the others would need the truth"
+    assert len(result.real["fast"]) == len(result.real["blurry"]) >= 12
+    assert np.abs(result.real["fast"].astype(int) - result.real["blurry"]).mean() > 0.5
+    write_real_sheet(result, tmp_path / "real.png")
+    assert (tmp_path / "real.png").stat().st_size > 50_000
     text = markdown(result)
     before, after = result.rows["fast"].paired_db
     assert result.paired == 115 and before == pytest.approx(31.7, abs=0.1) and abs(after - before) < 2
@@ -141,7 +148,7 @@ def test_another_program_has_its_row_and_its_faults_are_told(shared, tmp_path):
     with pytest.raises(UsageError, match="--against wants NAME"):
         against.parse("copy=cp {input}")
     with pytest.raises(UsageError, match="cannot run"):
-        against.program(*against.parse("x=/no/such {input} {output}"))(np.zeros((1, 112, 96, 3), np.uint8))
+        against.program(*against.parse("x=/no/such {input} {output}"))(np.zeros((1, 112, 96, 3), np.uint8), None)
 
 
 def test_a_network_that_finds_the_motion_shows_its_ceiling(shared, tmp_path):

@@ -214,7 +214,8 @@ def _toml(config: dict) -> str:
 
 
 def test_the_blurry_row_is_that_of_the_protocol(shared):
-    from training.evaluate import KERNELS, blurred, cut, load_kernels, load_pictures, mean_psnr
+    from training.evaluate import mean_psnr
+    from training.protocol import KERNELS, blurred, cut, load_kernels, load_pictures
 
     expected = [25.86, 24.75, 28.54, 19.30, 27.62, 24.49, 21.35, 21.48, 24.78]
     pictures, kernels = load_pictures(shared / "lfw_pairs", 600), load_kernels(shared / "kernels" / "levin.npz")

@@ -33,10 +33,12 @@ def parse(text: str) -> tuple[str, list[str]]:
     return name, words
 
 
-def program(name: str, words: list[str]) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """The program as a function of crops (N, 112, 96, 3), one run for all of them."""
+def program(
+    name: str, words: list[str]
+) -> Callable[[NDArray[np.uint8], NDArray[np.float32] | None], NDArray[np.uint8]]:
+    """The program as a function of crops (N, 112, 96, 3), one run for all of them; it is not told the kernel."""
 
-    def restore(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def restore(crops: NDArray[np.uint8], kernel: NDArray[np.float32] | None) -> NDArray[np.uint8]:
         with TemporaryDirectory() as place:
             before, after = Path(place, "input"), Path(place, "output")
             before.mkdir()

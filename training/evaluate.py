@@ -1,15 +1,9 @@
-"""The measuring stick: blurry, restored and sharp faces, for the benchmark kernels, the linear one, and no blur.
-
-Protocol: the sharp picture is warped to the crop with 24 px of margin, each channel convolved with the kernel, rounded
-to 8 bit, and the margin cut off: blur made of real surroundings. The benchmark kernels never enter training.
-"""
+"""The measuring stick: blurry, restored and sharp faces, for the benchmark kernels, the linear one, and no blur."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,29 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine import Engine, open_engine
 from stream.errors import InputError, UsageError
-from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, similarity, warp
-from training import against
-from training.aware import SIDE, Aware
-from training.checkpoint import load_weights
-from training.classical import METHODS
-from training.data import read_image, read_landmarks
-from training.degrade import blur
-from training.network import build_network
+from training.data import read_image
+from training.losses import motion
+from training.methods import Method, needs_truth, open_methods
+from training.protocol import EIGHT, KERNELS, blurred, cut, find_faces, identity_kernel, load_kernels, load_pictures
 from training.recogniser import Recogniser, open_recogniser
 from training.verification import Pairs, accuracy, read_pairs
 
-MARGIN = 24
-BATCH = 32
-KERNELS = ("c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "linear")
-EIGHT = KERNELS[:8]
 SHARP = "sharp"
-BLURRY = "blurry"
-CEILING = "told the true kernel"
-
-# Spoiled pictures with their margin (N, 160, 144, 3), and the kernel that spoiled them, to crops (N, 112, 96, 3).
-Method = Callable[[NDArray[np.uint8], NDArray[np.float32] | None], NDArray[np.uint8]]
+TRUE = "true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +30,7 @@ class Setting:
     models: tuple[str, ...]
     faces: Path  # a folder with images/ and landmarks.csv
     kernels: Path
-    engine: str = "onnxruntime"
+    engines: tuple[str, ...] = ("onnxruntime",)
     count: int | None = 600  # pictures, the folder's first; None for all
     pairs: Path | None = None  # verify on these; then the pictures are those of its folds
     folds: frozenset[int] = frozenset({3, 4, 5})
@@ -58,7 +39,8 @@ class Setting:
     against: tuple[str, ...] = ()  # other methods' programs, NAME=command {input} {output}
     ceiling: Path | None = None  # an `ema.pt` of a network that finds the motion: told the truth, how far would it get?
     paired: Path | None = None  # NAME_blurred.png beside NAME_sharp.png, 160x144: real motion
-    fill_margin: bool = False  # give models with a margin the repeated border instead of real surroundings
+    real: Path | None = None  # pictures of faces that a camera smeared; nobody knows them sharp
+    fill_margin: bool = False  # show models with a margin also with the border repeated instead of real surroundings
 
 
 @dataclass(slots=True)
@@ -69,6 +51,7 @@ class Row:
     ssim: dict[str, float] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)  # of verification, 0..1
     distance: dict[str, float] = field(default_factory=dict)  # 1 - cosine to the sharp picture's embedding
+    motion: dict[str, float] = field(default_factory=dict)  # error of the kernels found, as `training.losses.motion`
     ms_a_face: float | None = None
     margin: int = 0
     paired_db: tuple[float, float] | None = None  # PSNR of the real pairs, before and after
@@ -84,6 +67,8 @@ class Evaluation:
     paired: int = 0
     rows: dict[str, Row] = field(default_factory=dict)
     sheet: dict[str, dict[str, NDArray[np.uint8]]] = field(default_factory=dict)  # kernel -> method -> pictures
+    kernels: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)  # the same of kernels, and TRUE
+    real: dict[str, NDArray[np.uint8]] = field(default_factory=dict)  # method -> pictures without truth
 
 
 def evaluate(setting: Setting) -> Evaluation:
@@ -105,91 +90,35 @@ def evaluate(setting: Setting) -> Evaluation:
     verifier = open_recogniser(setting.verifier) if setting.verifier is not None else None
     identity = verifier.embed(truth) if verifier is not None else None
     result = Evaluation(len(sharp), 0 if pairs is None else len(pairs.same))
-    with methods(setting, result) as ready:
+    with open_methods(
+        setting.models, setting.engines, setting.fill_margin, setting.classical, setting.against, setting.ceiling
+    ) as (ready, margins):
+        result.rows.update({name: Row(margin=margins.get(name, 0)) for name in ready})
         for kernel in (*KERNELS, SHARP):
-            spoiled = blurred(sharp, known.get(kernel))
-            result.sheet[kernel] = {}
+            spoiled, true = blurred(sharp, known.get(kernel)), known.get(kernel, identity_kernel())
+            result.sheet[kernel], result.kernels[kernel] = {}, {TRUE: true[None]}
             for name, method in ready.items():
                 began = time.perf_counter()
-                restored = method(spoiled, known.get(kernel))
+                restored, kernels = method(spoiled, known.get(kernel))
                 row = result.rows[name]
                 row.ms_a_face = (time.perf_counter() - began) * 1e3 / len(sharp)
                 measure(row, kernel, restored, truth, verifier, identity, pairs)
                 result.sheet[kernel][name] = restored[:6]
+                if kernels is not None:
+                    row.motion[kernel] = float(motion(torch.from_numpy(kernels), torch.from_numpy(true)[None]))
+                    result.kernels[kernel][name] = kernels[:6]
                 print(f"{kernel} {name}: {row.psnr_db[kernel]:.2f} dB", file=sys.stderr)
             result.sheet[kernel][SHARP] = truth[:6]
         if setting.paired is not None:
             measure_paired(setting.paired, ready, result)
+        if setting.real is not None:
+            faces = find_faces(setting.real)
+            result.real = {name: method(faces, None).crops for name, method in ready.items() if not needs_truth(name)}
     for row in result.rows.values():
-        for values in (row.psnr_db, row.ssim, row.accuracy, row.distance):
+        for values in (row.psnr_db, row.ssim, row.accuracy, row.distance, row.motion):
             if values:
                 values["mean"] = float(np.mean([values[k] for k in EIGHT]))
     return result
-
-
-@contextmanager
-def methods(setting: Setting, result: Evaluation) -> Iterator[dict[str, Method]]:
-    """What is compared, by name; each gets its row."""
-    with ExitStack() as stack:
-        margins: dict[str, int] = {}
-        ready: dict[str, Method] = {BLURRY: lambda spoiled, kernel: cut(spoiled, 0)}
-        if setting.classical:
-            for name, classical in METHODS.items():
-                ready[name] = lambda spoiled, kernel, classical=classical: classical(cut(spoiled, 0), kernel)  # type: ignore[misc]
-        for text in setting.against:
-            name, words = against.parse(text)
-            ready[name] = _on_crops(against.program(name, words))
-        for model in setting.models:
-            runner = stack.enter_context(open_engine(setting.engine, model))
-            name = runner.spec.name if runner.spec.name not in ready else model
-            ready[name] = _model(runner, setting.fill_margin)
-            margins[name] = runner.spec.margin
-        if setting.ceiling is not None:
-            ready[CEILING], margins[CEILING] = _told(setting.ceiling)
-        result.rows.update({name: Row(margin=margins.get(name, 0)) for name in ready})
-        yield ready
-
-
-def _on_crops(restore: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> Method:
-    return lambda spoiled, kernel: restore(cut(spoiled, 0))
-
-
-def _told(weights: Path) -> tuple[Method, int]:
-    """The network of an `ema.pt` with the true kernel in place of its own, and its margin."""
-    config, values, _ = load_weights(weights)
-    network = build_network(config)
-    if not isinstance(network, Aware):
-        raise InputError(f"--ceiling: the network of {weights} does not find the motion")
-    network.load_state_dict(values)
-
-    @torch.no_grad()
-    def restore(spoiled: NDArray[np.uint8], kernel: NDArray[np.float32] | None) -> NDArray[np.uint8]:
-        true = torch.zeros(SIDE, SIDE)
-        true[SIDE // 2, SIDE // 2] = 1
-        if kernel is not None:
-            true = torch.from_numpy(kernel)
-        done = []
-        for start in range(0, len(spoiled), BATCH):
-            part = (
-                torch.from_numpy(cut(spoiled[start : start + BATCH], config.margin)).permute(0, 3, 1, 2).float() / 255
-            )
-            image = network(part, true.expand(len(part), -1, -1)).image.clamp(0, 1)
-            done.append((image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
-        return np.concatenate(done)
-
-    return restore, config.margin
-
-
-def _model(runner: Engine, fill_margin: bool) -> Method:
-    def restore(spoiled: NDArray[np.uint8], kernel: NDArray[np.float32] | None) -> NDArray[np.uint8]:
-        m = runner.spec.margin
-        crops = cut(spoiled, m)
-        if fill_margin:
-            crops = np.pad(cut(spoiled, 0), ((0, 0), (m, m), (m, m), (0, 0)), mode="edge")
-        batches = range(0, len(crops), BATCH)
-        return np.concatenate([runner.run(np.ascontiguousarray(crops[i : i + BATCH])).crops for i in batches])
-
-    return restore
 
 
 def measure(
@@ -222,58 +151,11 @@ def measure_paired(folder: Path, ready: dict[str, Method], result: Evaluation) -
     before = each_psnr(cut(spoiled, 0), truth)
     result.paired = len(names)
     for name, method in ready.items():
-        if name == CEILING or (name in METHODS and name != "unsharp"):
-            continue  # they need the true kernel
-        after = each_psnr(method(spoiled, None), truth)
+        if needs_truth(name):
+            continue
+        after = each_psnr(method(spoiled, None).crops, truth)
         result.rows[name].paired_db = (float(before.mean()), float(after.mean()))
         result.rows[name].paired_worse = int((after < before).sum())
-
-
-def load_pictures(folder: Path, count: int | None, wanted: tuple[str, ...] | None = None) -> NDArray[np.uint8]:
-    """The first `count` pictures of a folder, or the `wanted` ones, aligned, (N, 160, 144, 3)."""
-    names, points = read_landmarks(folder)
-    if wanted is not None:
-        place = {name: i for i, name in enumerate(names)}
-        missing = next((name for name in wanted if name not in place), None)
-        if missing is not None:
-            raise InputError(f"{missing} stands in the pairs, but not in {folder / 'landmarks.csv'}")
-        names, points = list(wanted), points[[place[name] for name in wanted]]
-    try:
-        return np.stack(
-            [
-                warp(read_image(folder / "images" / name), similarity(p), MARGIN)
-                for name, p in zip(names[:count], points, strict=False)
-            ]
-        )
-    except OSError as error:
-        raise InputError(f"cannot read a picture of {folder}: {error}") from error
-
-
-def load_kernels(path: Path) -> dict[str, NDArray[np.float32]]:
-    """The kernels of KERNELS, each (33, 33)."""
-    try:
-        with np.load(path) as file:
-            return {name: file[name].astype(np.float32) for name in KERNELS}
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is no .npz with the kernels {', '.join(KERNELS)}: {error}") from error
-
-
-def blurred(pictures: NDArray[np.uint8], kernel: NDArray[np.float32] | None) -> NDArray[np.uint8]:
-    """Pictures (N, H, W, 3) convolved with a kernel and rounded; as they are without one. The rim wraps round."""
-    if kernel is None:
-        return pictures
-    out = np.empty_like(pictures)
-    for start in range(0, len(pictures), BATCH):
-        part = torch.from_numpy(pictures[start : start + BATCH]).permute(0, 3, 1, 2).float()
-        smeared = blur(part, torch.from_numpy(kernel).expand(len(part), -1, -1))
-        out[start : start + BATCH] = smeared.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return out
-
-
-def cut(pictures: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
-    """The crop with `margin` px of surroundings."""
-    side = MARGIN - margin
-    return pictures[:, side : side + CROP_HEIGHT + 2 * margin, side : side + CROP_WIDTH + 2 * margin]
 
 
 def mean_psnr(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:

@@ -7,8 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from training.evaluate import BLURRY, EIGHT, KERNELS, SHARP, Evaluation, Row
+from training.evaluate import SHARP, Evaluation, Row
+from training.methods import BLURRY
+from training.protocol import EIGHT, KERNELS
 
 COLUMNS = (*EIGHT, "mean", "linear", SHARP)
 
@@ -35,6 +38,10 @@ def markdown(result: Evaluation) -> str:
     if blurry.distance:
         lines += ["", "Identity distance, 1 - cosine to the sharp picture", "", *_head()]
         lines += [_line(_title(n, r), [f"{r.distance[c]:.3f}" for c in COLUMNS]) for n, r in result.rows.items()]
+    finding = {name: row for name, row in result.rows.items() if row.motion}
+    if finding:
+        lines += ["", "Error of the kernel found, squared differences after a 3x3 mean, times 1000", "", *_head()]
+        lines += [_line(_title(n, r), [f"{1000 * r.motion[c]:.1f}" for c in COLUMNS]) for n, r in finding.items()]
     if blurry.paired_db:
         lines += ["", f"Real motion, {result.paired} pairs, PSNR in dB: {blurry.paired_db[0]:.2f} blurred"]
         for name, row in result.rows.items():
@@ -62,12 +69,33 @@ def write_json(result: Evaluation, path: Path) -> None:
 
 
 def write_sheet(result: Evaluation, path: Path) -> None:
-    """Two faces: a column a kernel, a row a method, the sharp one last."""
+    """Two faces: a column a kernel, a row a method, the sharp one last; above them the kernels, the true one first."""
     from PIL import Image
 
-    names = [*result.rows, SHARP]
-    rows = [np.hstack([result.sheet[k][n][face] for k in (*KERNELS, SHARP)]) for face in (0, 1) for n in names]
+    columns, names = (*KERNELS, SHARP), [*result.rows, SHARP]
+    rows = []
+    for face in range(min(2, result.pictures)):
+        rows += [np.hstack([_drawn(result.kernels[k][n], face) for k in columns]) for n in result.kernels[SHARP]]
+        rows += [np.hstack([result.sheet[k][n][face] for k in columns]) for n in names]
     Image.fromarray(np.vstack(rows)).save(path)
+
+
+def _drawn(kernels: NDArray[np.float32], face: int) -> NDArray[np.uint8]:
+    """A kernel as a grey picture (66, 96, 3), its brightest pixel white; the true one is the same for all faces."""
+    kernel = kernels[min(face, len(kernels) - 1)]
+    grey = np.rint(255 * (kernel / kernel.max()) ** 0.5).astype(np.uint8).repeat(2, 0).repeat(2, 1)
+    return np.repeat(np.pad(grey, ((0, 0), (15, 15)))[..., None], 3, 2)
+
+
+def write_real_sheet(result: Evaluation, path: Path) -> None:
+    """The faces that a camera smeared: a row a method, at most twelve faces beside each other."""
+    from PIL import Image
+
+    faces = len(next(iter(result.real.values())))
+    blocks = [[pictures[i : i + 12] for pictures in result.real.values()] for i in range(0, faces, 12)]
+    width = min(faces, 12) * 96
+    rows = [np.hstack(list(pictures)) for block in blocks for pictures in block]
+    Image.fromarray(np.vstack([np.pad(r, ((0, 0), (0, width - r.shape[1]), (0, 0))) for r in rows])).save(path)
 
 
 def _title(name: str, row: Row) -> str:

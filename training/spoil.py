@@ -57,4 +57,4 @@ def h264(image: NDArray[np.uint8], crf: int) -> NDArray[np.uint8]:
     decoder = av.CodecContext.create("h264", "r")
     decoder.thread_count = 1
     frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
-    return frames[0].to_ndarray(format="rgb24")
+    return np.asarray(frames[0].to_ndarray(format="rgb24"), np.uint8)

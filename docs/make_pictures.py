@@ -1,10 +1,14 @@
-"""Makes the pictures of the documentation again: `python docs/make_pictures.py`. Needs the test extra.
+"""Makes the pictures of the documentation again. Needs the test and training extras.
+
+    python docs/make_pictures.py --kernels ../shared/data/kernels/levin.npz --log runs/fast/log.jsonl
 
 The face is scikit-image's public-domain photograph; it was in no training set.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -15,10 +19,16 @@ from PIL import Image
 from scipy.ndimage import convolve
 from skimage import data
 
-from training.kernels import rasterise
+from engine import open_engine
+from stream.faces.align import similarity, warp
+from stream.settings import shipped
+from training.config import load_config
+from training.kernels import draw_kernels, rasterise
+from training.protocol import KERNELS, MARGIN, blurred, cut, load_kernels
 
 HERE = Path(__file__).parent
 PART = (slice(0, 256), slice(96, 352))
+POINTS = np.array([[203.2, 101.2], [246.2, 103.2], [222.9, 130.3], [201.6, 138.8], [244.3, 140.2]])
 
 
 def shaken(picture: np.ndarray, length_px: float, turn: float) -> np.ndarray:
@@ -37,11 +47,69 @@ def restored(picture: np.ndarray, folder: Path) -> np.ndarray:
     return np.asarray(Image.open(folder / "out.png"))
 
 
-if __name__ == "__main__":
+def before_and_after() -> np.ndarray:
+    """Three motions of a whole photograph; above as smeared, below as the command restores it."""
     sharp = data.astronaut()
     columns = []
     with tempfile.TemporaryDirectory() as name:
         for length, turn in ((8, 0.3), (13, 1.2), (18, 2.4)):
             blurry = shaken(sharp, length, turn)
             columns.append(np.vstack([blurry[PART], restored(blurry, Path(name))[PART]]))
-    Image.fromarray(np.hstack(columns)).save(HERE / "before-after.png")
+    return np.hstack(columns)
+
+
+def drawn(kernel: np.ndarray, side: int = 96) -> np.ndarray:
+    """A kernel as a grey picture, its root so that faint parts are seen."""
+    grey = Image.fromarray(np.rint(255 * np.sqrt(kernel / kernel.max())).astype(np.uint8))
+    return np.repeat(np.asarray(grey.resize((side, side), Image.Resampling.NEAREST))[..., None], 3, 2)
+
+
+def kernel_samples() -> np.ndarray:
+    """Figure 2 of the paper: kernels as they are drawn for training."""
+    kernels = draw_kernels(np.random.default_rng(4), 24, load_config(shipped("fast")).kernels)
+    return np.vstack([np.hstack([drawn(k) for k in kernels[i : i + 12]]) for i in (0, 12)])
+
+
+def benchmark_kernels(path: Path) -> np.ndarray:
+    """Figure 6 of the paper: the benchmark kernels, what they do, what comes back, and the motion that was found."""
+    known = load_kernels(path)
+    picture = warp(data.astronaut(), similarity(POINTS), MARGIN)[None]
+    columns = []
+    with open_engine("onnxruntime", "fast") as engine:
+        for name in KERNELS:
+            smeared = blurred(picture, known[name])
+            done, found = engine.run(np.ascontiguousarray(cut(smeared, engine.spec.margin)))
+            assert found is not None
+            columns.append(np.vstack([drawn(known[name]), cut(smeared, 0)[0], done[0], drawn(found[0])]))
+    return np.hstack(columns)
+
+
+def learning_curve(log: Path, path: Path) -> None:
+    """Gain over the blurry input on held-out faces, by step."""
+    from matplotlib import pyplot
+
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    steps, gains = zip(*[(row["step"], row["gain"]) for row in rows if "gain" in row], strict=True)
+    figure, axes = pyplot.subplots(figsize=(7, 3), layout="constrained")
+    axes.plot(steps, gains, marker=".")
+    axes.set(xlabel="step", ylabel="gain on held-out faces, dB")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
+def main() -> None:
+    """All pictures whose inputs are given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kernels", type=Path, help="levin.npz: makes eight-kernels.png")
+    parser.add_argument("--log", type=Path, help="a run's log.jsonl: makes learning-curve.png")
+    given = parser.parse_args()
+    Image.fromarray(before_and_after()).save(HERE / "before-after.png")
+    Image.fromarray(kernel_samples()).save(HERE / "kernel-samples.png")
+    if given.kernels is not None:
+        Image.fromarray(benchmark_kernels(given.kernels)).save(HERE / "eight-kernels.png")
+    if given.log is not None:
+        learning_curve(given.log, HERE / "learning-curve.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,23 @@ def test_the_unet_starts_as_the_identity_and_costs_600_million_macs():
 def test_the_shipped_network_costs_790_million_macs():
     config = load_config(shipped("fast")).network
     assert count_macs(build_network(config), config.margin) == pytest.approx(788e6, rel=0.001)
+
+
+@pytest.mark.parametrize("name", ["fast", "plain", "paper", "paper_modern"])
+def test_every_recipe_loads_and_is_named_as_its_file(name):
+    config = load_config(shipped(name))
+    assert config.name == name
+    assert config.network.margin == 0 or config.run.part_px == (112, 96), "surroundings are those of the whole crop"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, against itself
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_learns_the_same(faces, tmp_path):
+    for name, compiled in (("plain", False), ("compiled", True)):
+        train(replace(small(faces, steps=3, part_px=(112, 96)), compile=compiled), tmp_path / name)
+    plain, compiled = (torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("plain", "compiled"))
+    assert list(plain["network"]) == list(compiled["network"])
+    assert all(torch.allclose(a, compiled["network"][name], atol=1e-4) for name, a in plain["network"].items())
 
 
 def test_the_covariance_of_the_paths_is_that_of_equation_4():

@@ -87,6 +87,7 @@ class TrainConfig(Struct, frozen=True, kw_only=True):
     seed: int
     threads: Count
     precision: Precision
+    compile: bool
     network: NetworkConfig
     kernels: KernelConfig
     degrade: DegradeConfig

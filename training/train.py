@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
     count = max(len(faces) - VALIDATION_FACES, len(faces) // 2)
     phi = Phi(Path(config.loss.recogniser)).to(world.device) if config.loss.facial else None
     state = start(config, run, weights, world.device)
-    network = world.wrap(state.network)
+    network = world.wrap(cast("nn.Module", torch.compile(state.network)) if config.compile else state.network)
 
     with (
         RunLog(run, config, state.network, state.step) if world.rank == 0 else nullcontext() as log,

@@ -122,7 +122,7 @@ def test_an_evaluation_has_a_row_for_every_method(shared, tmp_path):
     before, after = result.rows["fast"].paired_db
     assert result.paired == 115 and before == pytest.approx(31.7, abs=0.1) and abs(after - before) < 2
     assert next(iter(result.rows)) == "blurry"
-    assert "Identity distance" in text and "| fast |" in text and "as it is" in text
+    assert "Identity distance" in text and "| fast (margin 16 px) |" in text and "as it is" in text
 
 
 def test_another_program_has_its_row_and_its_faults_are_told(shared, tmp_path):

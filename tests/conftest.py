@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from zoo import Clip, make_clip
+from zoo import FACE, Clip, make_clip
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -68,9 +68,6 @@ def unsmear(tmp_path):
 @pytest.fixture(scope="session")
 def astronaut_face():
     """The public-domain photograph's face, aligned with 32 px of surroundings: (176, 160, 3)."""
-    from skimage import data
-
     from stream.faces.align import similarity, warp
 
-    points = np.array([[203.2, 101.2], [246.2, 103.2], [222.9, 130.3], [201.6, 138.8], [244.3, 140.2]])
-    return warp(data.astronaut(), similarity(points), 32)
+    return warp(data.astronaut(), similarity(FACE), 32)

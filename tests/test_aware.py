@@ -1,5 +1,7 @@
 """The network that finds the motion: its Fourier products, its kernel, what it undoes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -102,8 +104,6 @@ def test_an_untrained_repair_leaves_the_guess_which_may_be_a_plain_networks(tmp_
 def test_a_frozen_part_does_not_learn():
     config = aware()
     config = replace(config, optimizer=replace(config.optimizer, frozen=("guess",)))
-    from pathlib import Path
-
     network = start(config, Path("nowhere"), None, torch.device("cpu")).network
     network(torch.rand(1, 3, 144, 128)).image.mean().backward()
     assert all(p.grad is None for p in network.guess.parameters())
@@ -125,5 +125,5 @@ def test_the_exported_network_returns_the_motion_too(tmp_path, smeared):
     with torch.no_grad():
         answer = network(smeared[1])
     expected = (answer.image.clamp(0, 1) * 255).permute(0, 2, 3, 1).numpy()
-    assert np.abs(restored.crops - expected).max() <= 0.51 + 1
+    assert np.abs(restored.crops - expected).max() <= 0.6
     assert restored.kernels is not None and np.abs(restored.kernels - answer.kernel.numpy()).max() < 1e-3

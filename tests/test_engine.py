@@ -6,9 +6,7 @@ import pytest
 from engine import EngineError, EngineUnknown, find_model, open_engine
 from engine.echo import EchoEngine
 from stream.faces.align import similarity, warp
-
-# Points of the face in skimage's photograph, read off the picture.
-POINTS = np.array([[203.2, 101.2], [246.2, 103.2], [222.9, 130.3], [201.6, 138.8], [244.3, 140.2]])
+from zoo import FACE
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", "echo"])
@@ -64,7 +62,7 @@ def psnr(a, b):
 def test_the_shipped_model_sharpens_a_blurred_face_and_leaves_a_sharp_one(photograph):
     import cv2
 
-    sharp = warp(photograph, similarity(POINTS), 40)
+    sharp = warp(photograph, similarity(FACE), 40)
     truth = sharp[40:-40, 40:-40]
     line, diagonal = np.full((1, 13), 1 / 13, np.float32), np.eye(11, dtype=np.float32) / 11
     with open_engine("onnxruntime", "fast") as opened:
@@ -82,7 +80,7 @@ def test_the_shipped_model_sharpens_a_blurred_face_and_leaves_a_sharp_one(photog
 def test_the_shipped_model_says_which_way_a_face_moved(photograph):
     import cv2
 
-    sharp = warp(photograph, similarity(POINTS), 40)
+    sharp = warp(photograph, similarity(FACE), 40)
     spread = {}
     with open_engine("onnxruntime", "fast") as opened:
         rim = 40 - opened.spec.margin

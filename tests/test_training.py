@@ -20,8 +20,7 @@ from training.inception import Inception, InceptionModule  # noqa: E402
 from training.kernels import KernelConfig, draw_kernels, matern52, sample_paths  # noqa: E402
 from training.network import NetworkConfig, build_network, count_macs, count_parameters  # noqa: E402
 from training.train import batch_of, schedule, train  # noqa: E402
-
-FACE = np.array([[203.2, 101.2], [246.2, 103.2], [222.9, 130.3], [201.6, 138.8], [244.3, 140.2]])
+from zoo import FACE  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 
+# Eyes, nose and mouth corners of the face in the photograph, read off the picture.
+FACE = np.array([[203.2, 101.2], [246.2, 103.2], [222.9, 130.3], [201.6, 138.8], [244.3, 140.2]])
+
 
 def scene(photograph: np.ndarray, width: int, height: int, at: tuple[int, int] = (0, 0)) -> np.ndarray:
     """A part of the photograph, or it in front of grey, as RGB (height, width, 3)."""

@@ -20,16 +20,13 @@ from training.layers import SLOPE, Answer, ResidualBlock, inner
 from training.unet import UNet
 
 SIDE = 33  # px of a kernel
-DOUBTS = 4
+DOUBTS = 4  # ways in which a kernel may be unsure, see `_doubt_shapes`
 REACH = SIDE // 2
 TAPER = 24  # px over which a crop is faded out before its motion is looked for
 # Each least-squares map: the power of |D|^2 that weighs the frequencies, and r beside the mean power, at first.
 MAPS = ((0.5, 0.3), (0.5, 1.0), (1.0, 1.0), (1.0, 3.0))
-STRENGTHS = (
-    0.01,
-    0.002,
-    0.05,
-)  # Wiener's r at the highest frequency, at first; one in colour, two in grey
+# Wiener's r at the highest frequency, at first: one in colour, two in grey.
+STRENGTHS = (0.01, 0.002, 0.05)
 UNDONE_CHANNELS = 3 + 3 + 3 + len(STRENGTHS) - 1  # what the repair sees: blurry, guess, undone
 
 

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
-class Grid(nn.Module):
+class Grid:
     """An H x W grid of frequencies, with the matrices that lead to it and back from parts of the plane."""
 
     def __init__(self, height: int, width: int) -> None:
-        super().__init__()
         self.height, self.width = height, width
         self.columns = width // 2 + 1
 

@@ -87,3 +87,31 @@ def test_a_jerky_path_rests_somewhere():
     assert np.median(jerky.max((1, 2))) > 1.5 * np.median(smooth.max((1, 2)))
     y, x = np.indices((33, 33))
     assert all(np.abs((jerky * axis).sum((1, 2)) - 16).max() < 0.05 for axis in (x, y))
+
+
+def test_light_adds_up_brighter_than_the_values_that_code_it(faces):
+    coded, light = batch(faces), batch(faces, linear_share=1.0)
+    assert torch.equal(coded.sharp, light.sharp) and torch.equal(coded.kernels, light.kernels)
+    step = 1 / 255
+    assert (light.blurry - coded.blurry).min() >= -step, "a power above 1 is convex"
+    assert (light.blurry - coded.blurry).mean() > step
+    black = np.concatenate([np.zeros_like(faces[..., :3]), faces[..., 3:]], 3)
+    assert torch.isfinite(batch(black, linear_share=1.0, soft_share=1.0).blurry).all()
+    still = batch(faces, linear_share=1.0, unblurred_share=1.0)
+    assert (still.blurry - still.sharp).abs().max() <= step, "and back again"
+
+
+def test_averaged_frames_leave_a_few_spots():
+    line, spots = (
+        draw_kernels(np.random.default_rng(0), 200, replace(KERNELS, stepped_share=share, steps_max=5))
+        for share in (0.0, 1.0)
+    )
+    assert (spots > 0).sum((1, 2)).max() <= 5 * 4, "each between four pixels"
+    assert np.median((line > 0).sum((1, 2))) > 30
+    assert np.allclose(spots.sum((1, 2)), 1, atol=1e-5)
+
+
+def test_a_mild_kernel_stays_small():
+    mild = draw_kernels(np.random.default_rng(0), 200, replace(KERNELS, valid_min_px=3, mild_share=1.0, mild_max_px=6))
+    sides = [max(np.ptp(axis) + 1 for axis in np.nonzero(kernel)) for kernel in mild]
+    assert 3 <= max(sides) <= 6

@@ -57,7 +57,18 @@ class KernelFinder(nn.Module):
 
     def forward(self, blurry: Tensor, guess: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Crops (N, 3, 112, 96) and the guess's features to kernels (N, 33, 33) of sum 1, and doubts (N, DOUBTS)."""
-        better, where = F.pixel_shuffle(self.look(features), 2).unbind(1)
+        look = F.pixel_shuffle(self.look(features), 2)
+        with full_precision(blurry):
+            maps = self._maps(blurry, guess.float(), look.float())
+        found = self.blocks(F.leaky_relu(self.stem(F.pixel_unshuffle(F.pad(maps, (0, 1, 0, 1)), 2)), SLOPE))
+        # The last map without its noise is already a good kernel: the network corrects its logarithm.
+        known = (maps[:, -1] - 0.1).clamp(min=0) + 1e-3
+        logits = known.log() + F.pixel_shuffle(self.head(found), 2)[:, 0, :SIDE, :SIDE]
+        return logits.flatten(1).softmax(1).view_as(logits), self.doubt(found.mean((2, 3)))
+
+    def _maps(self, blurry: Tensor, guess: Tensor, look: Tensor) -> Tensor:
+        """The least-squares kernels (N, MAPS, 33, 33), their highest value 1."""
+        better, where = look.unbind(1)
         grey = torch.stack([guess.mean(1) + better, blurry.mean(1)], 1)
         # One mean for both, or their difference would be taken for motion.
         grey = (grey - grey[:, :1].mean((2, 3), keepdim=True)) * (self.window * (2 * where.sigmoid()))[:, None]
@@ -68,12 +79,7 @@ class KernelFinder(nn.Module):
         power = weights * (pr * pr + pi * pi)[:, None]
         share = weights / (power + power.mean((2, 3), keepdim=True) * self.log_r.exp() + 1e-6)
         maps = self.back(torch.cat([share * (pr * yr + pi * yi)[:, None], share * (pr * yi - pi * yr)[:, None]], 2))
-        maps = maps / maps.amax((2, 3), keepdim=True).clamp(min=1e-6)
-        found = self.blocks(F.leaky_relu(self.stem(F.pixel_unshuffle(F.pad(maps, (0, 1, 0, 1)), 2)), SLOPE))
-        # The last map without its noise is already a good kernel: the network corrects its logarithm.
-        known = (maps[:, -1] - 0.1).clamp(min=0) + 1e-3
-        logits = known.log() + F.pixel_shuffle(self.head(found), 2)[:, 0, :SIDE, :SIDE]
-        return logits.flatten(1).softmax(1).unflatten(1, (SIDE, SIDE)), self.doubt(found.mean((2, 3)))
+        return maps / maps.amax((2, 3), keepdim=True).clamp(min=1e-6)
 
 
 class Wiener(nn.Module):
@@ -123,11 +129,17 @@ class Aware(nn.Module):
         kernel, doubts = self.finder(blurry, guess, features)
         if true_kernel is not None:
             kernel, doubts = true_kernel, torch.zeros_like(doubts)
-        undone = self.wiener(x, kernel, doubts)
+        with full_precision(x):
+            undone = self.wiener(x, kernel.float(), doubts.float())
         grey = blurry.mean(1, keepdim=True).expand(-1, len(STRENGTHS) - 1, -1, -1)
         seen = torch.cat([blurry, guess - blurry, undone - torch.cat([blurry, grey], 1)], 1)
         repaired = self.repair.trunk(torch.cat([F.pixel_unshuffle(seen, 2), features], 1))
         return Answer(guess + F.pixel_shuffle(self.repair.head(repaired), 2), kernel, guess)
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """No autocast: quotients of spectra need more than the eight bits of a bfloat16."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _doubt_shapes(grid: Grid) -> Tensor:

@@ -61,7 +61,7 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
             part.load_state_dict(values)
         for name in config.optimizer.frozen:
             network.get_submodule(name).requires_grad_(False)
-        network = network.to(device)
+        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         ema = copy.deepcopy(network).requires_grad_(False)
         state = State(network, ema, make_optimizer(config.optimizer, network))
         path = run / "state.pt"

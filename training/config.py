@@ -27,6 +27,7 @@ class DegradeConfig(Struct, frozen=True, kw_only=True):
     still_background_share: Share
     uneven_share: Share
     highlight_share: Share
+    linear_share: Share
     noise_share: Share
     noise_max: Share
     photon_noise_max: Share
@@ -44,7 +45,7 @@ class DegradeConfig(Struct, frozen=True, kw_only=True):
 class LossConfig(Struct, frozen=True, kw_only=True):
     """Weights of eq. 5."""
 
-    pixel: Literal["charbonnier", "l2"]
+    pixel: Literal["charbonnier", "l2", "log_l2"]
     tv: Annotated[float, Meta(ge=0)]
     facial: Annotated[float, Meta(ge=0)]
     kernel: Annotated[float, Meta(ge=0)]  # networks that find the motion: its error

@@ -19,6 +19,8 @@ from training.data import MARGIN
 from training.kernels import KernelConfig, draw_kernels
 from training.spoil import spoil
 
+GAMMA = 2.2  # light is the value to this power, nearly
+
 
 class Batch(NamedTuple):
     """One training batch, float32 in [0, 1]."""
@@ -115,6 +117,8 @@ def _smear(x: Tensor, rng: np.random.Generator, kernels: KernelConfig, degrade: 
     drawn[rng.random(count) < degrade.unblurred_share] = _delta(kernels.side_px)
     k = torch.from_numpy(drawn)
     light = x.clone()
+    linear = np.flatnonzero(rng.random(count) < degrade.linear_share)
+    light[linear, :3] = light[linear, :3].clamp(min=0) ** GAMMA  # softening by FFT leaves tiny negatives
     bright = np.flatnonzero(rng.random(count) < degrade.highlight_share)
     if len(bright):  # a lamp is brighter than white: its smear is too, and then clips
         more = torch.from_numpy(rng.uniform(2, 12, (len(bright), 1, 1, 1)).astype(np.float32))
@@ -130,6 +134,7 @@ def _smear(x: Tensor, rng: np.random.Generator, kernels: KernelConfig, degrade: 
     if len(apart):
         face = _face_shape(rng, len(apart), y.shape[-2:])
         y[apart] = y[apart] * face + light[apart][inside] * (1 - face)
+    y[linear, :3] = y[linear, :3].clamp(min=0) ** (1 / GAMMA)
     return y, k
 
 

@@ -23,6 +23,11 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     samples_min: int = 20  # N of section 3.1, path samples of TIME_STEP; the paper gives no range
     samples_max: int = 100
     jerky_share: float = 0.0  # beside the paper: paths that hurry and rest, as a hand does
+    mild_share: float = 0.0  # kernels of at most mild_max_px, beside those that are that small by chance
+    mild_max_px: int = 8
+    stepped_share: float = 0.0  # paths of a few exposures, as of averaged frames, in place of one long one
+    steps_min: int = 5
+    steps_max: int = 11
 
 
 def matern52(distance: NDArray[np.float64], scale: float = LENGTH_SCALE) -> NDArray[np.float64]:
@@ -53,9 +58,12 @@ def uneven(rng: np.random.Generator, path: NDArray[np.float64]) -> NDArray[np.fl
     return np.stack([np.interp(at, np.arange(len(path)), axis) for axis in path.T], 1)
 
 
-def rasterise(path: NDArray[np.float64], side_px: int) -> NDArray[np.float32]:
-    """A path (T, 2) in pixels, evenly spaced in time, as a kernel (side, side): sum 1, centre of mass in the middle."""
-    steps = np.arange(0, len(path) - 1 + 1e-9, 1.0 / FINE)
+def rasterise(path: NDArray[np.float64], side_px: int, exposures: int = 0) -> NDArray[np.float32]:
+    """A path (T, 2) in pixels, evenly spaced in time, as a kernel (side, side): sum 1, centre of mass in the middle.
+
+    The light falls all along it, or at as many moments as there are `exposures`.
+    """
+    steps = np.linspace(0, len(path) - 1, exposures or (len(path) - 1) * FINE + 1)
     low = np.minimum(steps.astype(int), len(path) - 2)
     share = (steps - low)[:, None]
     points = path[low] * (1 - share) + path[low + 1] * share
@@ -77,7 +85,8 @@ def draw_kernels(rng: np.random.Generator, count: int, config: KernelConfig) -> 
     for i in range(count):
         # Ten lengths are enough variety and keep the Cholesky factors cached.
         samples = int(np.linspace(config.samples_min, config.samples_max, 10)[rng.integers(10)])
-        valid = int(rng.integers(config.valid_min_px, config.valid_max_px + 1))
+        mild = rng.random() < config.mild_share
+        valid = int(rng.integers(config.valid_min_px, (config.mild_max_px if mild else config.valid_max_px) + 1))
         path = sample_paths(rng, 1, samples)[0]
         if rng.random() < config.jerky_share:
             path = uneven(rng, path)
@@ -86,5 +95,7 @@ def draw_kernels(rng: np.random.Generator, count: int, config: KernelConfig) -> 
         # A path that dwells at one end has its centre of mass there and would reach past the rim.
         reach = np.abs(path - path.mean(0)).max()
         path *= min(1.0, (config.side_px / 2 - 1.5) / reach)
-        kernels[i] = rasterise(path, config.side_px)
+        stepped = rng.random() < config.stepped_share
+        exposures = int(rng.integers(config.steps_min, config.steps_max + 1)) if stepped else 0
+        kernels[i] = rasterise(path, config.side_px, exposures)
     return kernels

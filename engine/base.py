@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:  # the command imports this file for its errors alone, and must start at once
     import numpy as np
@@ -30,6 +30,7 @@ class ModelSpec:
     margin: int = 0  # px of real surroundings on each side of an input crop
     kernels: bool = False  # whether it also returns the motion kernels that it found
     version: str = ""
+    macs: int = 0  # multiply-accumulates a face; 0 where the file does not say
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -49,6 +50,7 @@ class ModelSpec:
                 int(metadata["unsmear.margin"]),
                 metadata["unsmear.kernels"] == "1",
                 metadata.get("unsmear.version", ""),
+                int(metadata.get("unsmear.macs", 0)),
             )
         except (KeyError, ValueError) as error:
             raise EngineError(
@@ -67,6 +69,7 @@ class Engine(Protocol):
     """A model ready to run; a context manager. Calls come from one thread at a time. Engines inherit from it."""
 
     spec: ModelSpec
+    about: dict[str, Any]  # "engine", and what is worth telling: precision, device, parity, what `auto` passed over
 
     def run(self, crops: NDArray[np.uint8]) -> Restored:
         """Restore crops (N, 112 + 2 margin, 96 + 2 margin, 3), RGB, N >= 1.
@@ -75,6 +78,10 @@ class Engine(Protocol):
             EngineError: the device failed. The crops are as they were.
         """
         ...
+
+    def compute_ms(self, batch: int) -> float | None:
+        """The device's own milliseconds for a batch, without its copies; None where that is not told apart."""
+        return None
 
     def close(self) -> None:
         """Free the device; `run` is not called again."""

@@ -13,6 +13,7 @@ class EchoEngine(Engine):
 
     def __init__(self, margin: int = 0) -> None:
         self.spec = ModelSpec("echo", margin)
+        self.about = {"engine": "echo"}
 
     def run(self, crops: NDArray[np.uint8]) -> Restored:
         """See `Engine.run`."""

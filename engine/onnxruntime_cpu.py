@@ -33,6 +33,7 @@ class OnnxRuntimeEngine(Engine):
             self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base of their own
             raise EngineError(f"ONNX Runtime cannot load {model}: {str(error).splitlines()[0]}") from error
+        self.about = {"engine": "onnxruntime", "version": ort.__version__, "precision": "float32"}
         self.spec = ModelSpec.from_metadata(self._session.get_modelmeta().custom_metadata_map, str(model))
 
     def run(self, crops: NDArray[np.uint8]) -> Restored:

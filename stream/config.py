@@ -19,6 +19,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     model: str
     batch: Annotated[int, Meta(ge=1, le=256)]
     threads: Annotated[int, Meta(ge=0)]
+    device: Annotated[int, Meta(ge=0)]
     strength: Annotated[float, Meta(ge=0, le=1)]
 
 

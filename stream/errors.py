@@ -1,8 +1,14 @@
 """Faults that a user can do something about, each with the exit code the command ends with.
 
 A message names the thing, its value and the fix, on one line. Engines have a tree of their own (`engine.EngineError`),
-because they know nothing of video; the command maps it to exit code 6.
+because they know nothing of video; `explain` maps it to exit code 6.
 """
+
+from __future__ import annotations
+
+from engine import EngineError
+
+ENGINE_EXIT_CODE = 6
 
 
 class UnsmearError(Exception):
@@ -39,3 +45,12 @@ class SystemLibraryError(UnsmearError):
     """A system library that OpenCV or MediaPipe loads is not installed."""
 
     exit_code = 6
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """Exit code and line of a fault."""
+    if isinstance(error, UnsmearError):
+        return error.exit_code, str(error)
+    if isinstance(error, EngineError):
+        return ENGINE_EXIT_CODE, str(error)
+    return 1, f"internal error: {type(error).__name__}: {error}; please report it, with what -v shows"

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from engine import Engine
+from engine import Engine, EngineError
 from stream.config import RestoreSettings
 from stream.errors import InputError, Interrupted
 from stream.faces.finder import Finder
@@ -18,7 +18,7 @@ from stream.media.sink import FileSink
 from stream.media.source import FileSource
 from stream.paste import paste
 from stream.progress import Progress, real_time
-from stream.restore import restore
+from stream.restore import FAILED, restore
 from stream.signals import uninterrupted
 from stream.stats import Stats
 
@@ -42,7 +42,7 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
     Raises:
         InputError: it cannot be read, or only in part (what could be read is in the output).
         OutputError: the output cannot be written.
-        EngineError: the engine failed.
+        EngineError: the engine failed; the output is whole, with some faces as they were.
         Interrupted: Ctrl-C; what was written is closed and plays.
     """
     stats = Stats()
@@ -78,6 +78,9 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
             raise InputError(
                 f"{job.source} is damaged: {source.damage}; the {sink.frames} frames that could be read are in {output}"
             )
+        if stats.engine_fault is not None:
+            count = stats.passed_over[FAILED]
+            raise EngineError(f"{count} faces in {output} are as they were, the rest is restored: {stats.engine_fault}")
         seconds = progress.seconds
         return {
             "input": str(job.source),
@@ -93,6 +96,6 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
             "stage_seconds": {k: round(v, 3) for k, v in stats.seconds.items()},
             "model": engine.spec.name,
             "model_version": engine.spec.version,
-            "engine": run.engine,
+            "engine": engine.about,
             "notes": [*source.notes, *sink.notes],
         }

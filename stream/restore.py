@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from engine import Engine
+from engine import Engine, EngineError
 from stream.frame import Crop, Found, Mended, Packet, Patch
 from stream.stats import Stats
 
+FAILED = "left as they were because the engine failed"
 LOOK_AHEAD = 8  # frames that wait for a batch to fill, at most
 
 
@@ -18,10 +19,8 @@ def restore(
 ) -> Iterator[Mended | Packet]:
     """Fill batches of `batch` crops across frames; packets and frames leave in the order in which they came.
 
-    `strength` 0..1 scales every change. A face that is not seen fades out over `max_gap` frames.
-
-    Raises:
-        EngineError: the engine failed.
+    `strength` 0..1 scales every change. A face that is not seen fades out over `max_gap` frames. Where the engine
+    fails, faces stay as they were and are counted.
     """
     waiting: list[Found | Packet] = []
     crops = frames = 0
@@ -40,20 +39,27 @@ def _flush(
     waiting: list[Found | Packet], engine: Engine, batch: int, strength: float, max_gap: int, stats: Stats
 ) -> Iterator[Mended | Packet]:
     crops = [crop for item in waiting if isinstance(item, Found) for crop in item.crops]
-    patches: list[Patch] = []
+    patches: list[Patch | None] = []
     with stats.timed("restore"):
         for start in range(0, len(crops), batch):
             part = crops[start : start + batch]
-            restored = engine.run(np.stack([crop.image for crop in part])).crops
-            patches += [Patch(c, r, _strength(c, strength, max_gap)) for c, r in zip(part, restored, strict=True)]
+            try:
+                restored = engine.run(np.stack([crop.image for crop in part])).crops
+            except EngineError as error:
+                stats.passed_over[FAILED] += len(part)
+                stats.engine_fault = stats.engine_fault or str(error)
+                patches += [None] * len(part)
+            else:
+                patches += [Patch(c, r, _strength(c, strength, max_gap)) for c, r in zip(part, restored, strict=True)]
     ready = iter(patches)
     for item in waiting:
         if isinstance(item, Packet):
             yield item
         else:
-            stats.faces_restored += len(item.crops)
-            stats.frames_with_faces += bool(item.crops)
-            yield Mended(item.frame, tuple(next(ready) for _ in item.crops))
+            own = tuple(patch for patch in (next(ready) for _ in item.crops) if patch is not None)
+            stats.faces_restored += len(own)
+            stats.frames_with_faces += bool(own)
+            yield Mended(item.frame, own)
 
 
 def _strength(crop: Crop, strength: float, max_gap: int) -> float:

@@ -16,6 +16,7 @@ class Stats:
         self.faces_restored = 0
         self.frames_with_faces = 0
         self.tracks = 0
+        self.engine_fault: str | None = None  # the first
         self.passed_over: Counter[str] = Counter()  # reason -> faces, once a frame
         self.seconds: defaultdict[str, float] = defaultdict(float)  # stage -> seconds of its own work
 

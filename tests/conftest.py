@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -19,6 +21,12 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 def pytest_configure(config):
     os.environ.setdefault("OMP_NUM_THREADS", "2")
+    # Compiled models of the tests do not go into the user's own cache.
+    os.environ["UNSMEAR_CACHE"] = tempfile.mkdtemp(prefix="unsmear-plans-")
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(os.environ["UNSMEAR_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

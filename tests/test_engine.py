@@ -9,10 +9,14 @@ from stream.faces.align import similarity, warp
 from zoo import FACE
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "echo"])
-def engine(request):
-    with open_engine(request.param, "fast") as opened:
-        yield opened
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino", "echo"])
+def engine(request, tmp_path_factory):
+    if request.param == "openvino":
+        pytest.importorskip("openvino", reason="the openvino extra is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNSMEAR_CACHE", str(tmp_path_factory.mktemp("plans")))
+        with open_engine(request.param, "fast") as opened:
+            yield opened
 
 
 def crops(count, shape):

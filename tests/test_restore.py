@@ -275,3 +275,45 @@ def test_a_missing_system_library_is_told_with_the_command_that_mends_it(library
     assert "apt-get install libgl1 libglib2.0-0 libegl1 libgles2" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out.mp4").exists()
+
+
+class Failing:
+    """The shipped model, failing at some of its batches."""
+
+    def __init__(self, fail_at):
+        from engine import open_engine
+
+        self.right, self.fail_at, self.batches = open_engine("onnxruntime", "fast"), fail_at, 0
+        self.spec, self.about = self.right.spec, self.right.about
+
+    def run(self, crops):
+        from engine import EngineError
+
+        self.batches += 1
+        if self.batches in self.fail_at:
+            raise EngineError("out of memory")
+        return self.right.run(crops)
+
+    def close(self):
+        self.right.close()
+
+
+@pytest.mark.parametrize(("second_fails_at", "left"), [(set(), 4), ({1}, 8)])
+def test_where_the_engine_fails_frames_pass_on_as_they_were(clip, tmp_path, second_fails_at, left):
+    from engine import EngineError
+    from engine.batching import SharedEngine
+
+    source = clip(
+        "twelve.mkv", codec="ffv1", codec_options=(), time_base=Fraction(1, 1000), pts=tuple(range(0, 480, 40))
+    )
+    settings, finder = load_settings(None, {"encoder": {"name": "ffv1"}}), open_finder("mediapipe")
+    engines = [Failing(second_fails_at), Failing({2})]
+    with SharedEngine(engines.pop, settings.restore.batch) as shared:
+        job = Job(source, tmp_path / "out.mkv", quiet=True)
+        with pytest.raises(EngineError, match=rf"{left} faces in .*out\.mkv are as they were.*out of memory"):
+            restore_file(job, settings, finder, shared.seat())
+    finder.close()
+    before, after = frames_of(source), frames_of(tmp_path / "out.mkv")
+    assert not engines and [f.pts for f in after] == [f.pts for f in before]
+    same = [np.array_equal(a.to_ndarray(), b.to_ndarray()) for a, b in zip(before, after, strict=True)]
+    assert same == [4 <= i < 4 + left for i in range(12)]

@@ -60,7 +60,8 @@ class KernelFinder(nn.Module):
         look = F.pixel_shuffle(self.look(features), 2)
         with full_precision(blurry):
             maps = self._maps(blurry, guess.float(), look.float())
-        found = self.blocks(F.leaky_relu(self.stem(F.pixel_unshuffle(F.pad(maps, (0, 1, 0, 1)), 2)), SLOPE))
+        halves = F.pixel_unshuffle(F.pad(maps, (0, 1, 0, 1)), 2).to(self.stem.weight.dtype)
+        found = self.blocks(F.leaky_relu(self.stem(halves), SLOPE))
         # The last map without its noise is already a good kernel: the network corrects its logarithm.
         known = (maps[:, -1] - 0.1).clamp(min=0) + 1e-3
         logits = known.log() + F.pixel_shuffle(self.head(found), 2)[:, 0, :SIDE, :SIDE]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from engine import half_precision
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from training.aware import Aware
 from training.checkpoint import load_weights
-from training.network import build_network
+from training.layers import half
+from training.network import NetworkConfig, build_network, count_macs
 
 OPSET = 18
 
@@ -26,55 +29,63 @@ class CropModel(nn.Module):
 
     def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
         """Scale, restore, clamp and round."""
-        x = crops.permute(0, 3, 1, 2).float() / 255
+        x = crops.float().permute(0, 3, 1, 2) / 255  # first the cast: TensorRT moves no uint8
         answer = self.network(x)
         # Clamp, then add one half: casting to uint8 truncates, and so does TensorRT at its outputs.
         crops = ((answer.image.permute(0, 2, 3, 1) * 255).clamp(0, 255) + 0.5).to(torch.uint8)
         return (crops,) if answer.kernel is None else (crops, answer.kernel)
 
 
-def export(weights: Path, output: Path) -> None:
-    """Write `output` (.onnx) from an `ema.pt`.
+def export(weights: Path, output: Path, with_torch: bool = False) -> None:
+    """Write `output` (NAME.onnx) from an `ema.pt`, NAME.fp16.onnx beside it, and with torch's own NAME.pt2.
 
     Raises:
         InputError: the weights cannot be read.
     """
-    import onnx
-
     config, values, about = load_weights(weights)
     network = build_network(config)
     network.load_state_dict(values)
-    model = CropModel(network).eval()
+    digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in values.values())).hexdigest()[:12]
+    about = {
+        "unsmear.name": str(about["name"]),
+        "unsmear.margin": str(config.margin),
+        "unsmear.kernels": str(int(isinstance(network, Aware))),
+        "unsmear.version": digest,
+        "unsmear.macs": str(count_macs(network, config.margin)),
+        "unsmear.faces_seen": str(about["faces"]),
+        "unsmear.terms": "Weights: research, non-commercial. A restored face is a guess, no evidence of identity.",
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    program = _trace(network, config)
+    _write(program, about, output)
+    if with_torch:
+        torch.export.save(program, output.with_suffix(".pt2"), extra_files={"metadata.json": json.dumps(about)})
+    _write(_trace(half(network), config), about, half_precision(output))
+
+
+def _trace(network: nn.Module, config: NetworkConfig) -> torch.export.ExportedProgram:
     example = torch.zeros(2, CROP_HEIGHT + 2 * config.margin, CROP_WIDTH + 2 * config.margin, 3, dtype=torch.uint8)
-    finds_motion = isinstance(network, Aware)
+    model = CropModel(network).eval()
+    return torch.export.export(model, (example,), dynamic_shapes={"crops": {0: torch.export.Dim("N")}})
+
+
+def _write(exported: torch.export.ExportedProgram, about: dict[str, str], output: Path) -> None:
+    import onnx
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            model,
-            (example,),
+            exported,
             dynamo=True,
             opset_version=OPSET,
             input_names=["crops"],
-            output_names=["restored", "kernels"] if finds_motion else ["restored"],
-            dynamic_shapes={"crops": {0: torch.export.Dim("N")}},
+            output_names=["restored", "kernels"] if about["unsmear.kernels"] == "1" else ["restored"],
             external_data=False,
             verbose=False,
         )
     assert program is not None
     proto = program.model_proto
-    digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in values.values())).hexdigest()[:12]
-    onnx.helper.set_model_props(
-        proto,
-        {
-            "unsmear.name": str(about["name"]),
-            "unsmear.margin": str(config.margin),
-            "unsmear.kernels": str(int(finds_motion)),
-            "unsmear.version": digest,
-            "unsmear.faces_seen": str(about["faces"]),
-            "unsmear.terms": "Weights: research, non-commercial. A restored face is a guess, no evidence of identity.",
-        },
-    )
+    onnx.helper.set_model_props(proto, about)
     proto.doc_string = ""
     onnx.checker.check_model(proto)
-    output.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(proto, str(output))

@@ -42,7 +42,7 @@ class Inception(nn.Module):
 
     def forward(self, x: Tensor) -> Answer:
         """Blurry crops (N, 3, H, W) to sharp ones."""
-        y = F.leaky_relu(self.stem(x), SLOPE)
+        y = F.leaky_relu(self.stem(x.to(self.stem.weight.dtype)), SLOPE)
         for module in self.modules_:
             y = module(y)
-        return Answer(self.head(y))
+        return Answer(self.head(y).float())

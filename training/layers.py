@@ -18,6 +18,14 @@ class Answer(NamedTuple):
     guess: Tensor | None = None  # (N, 3, 112, 96): the face before the motion was known
 
 
+def half(network: nn.Module) -> nn.Module:
+    """The network with its convolutions in float16, where nearly all of the work is; what is between keeps float32."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.half()
+    return network
+
+
 def inner(images: Tensor, margin: int) -> Tensor:
     """The pictures without their margin."""
     return images[..., margin : images.shape[-2] - margin, margin : images.shape[-1] - margin]

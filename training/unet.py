@@ -46,7 +46,7 @@ class UNet(nn.Module):
 
     def trunk(self, x: Tensor) -> Tensor:
         """(N, inputs, H / 2, W / 2) to features (N, widths[0], H / 2, W / 2), which the head reads."""
-        y = self.stem(x)
+        y = self.stem(x.to(self.stem.weight.dtype))
         skips: list[Tensor] = []
         for level, down in zip(self.encoder, self.down, strict=False):
             y = level(y)

@@ -318,6 +318,15 @@ def encoder_for(path: Path, source: SourceInfo, settings: EncoderSettings) -> st
     return name
 
 
+def has_encoder(name: str) -> bool:
+    """Whether the media library was built with this encoder; whether its hardware is here only a try tells."""
+    try:
+        av.Codec(name, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
+
+
 def encoder_options(name: str, settings: EncoderSettings) -> dict[str, str]:
     """CRF and preset in an encoder's own words."""
     crf = f"{settings.crf:g}"

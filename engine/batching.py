@@ -1,0 +1,161 @@
+"""One engine for all streams of a process: their crops go through it together, in a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base import Engine, EngineError, Restored
+
+log = logging.getLogger(__name__)
+FORGIVEN_AFTER = 1000  # batches that go well after a fault, until the next one may rebuild the engine again
+
+
+@dataclass(slots=True)
+class _Call:
+    crops: NDArray[np.uint8]
+    answer: Future[Restored] = field(default_factory=Future)
+
+
+class SharedEngine:
+    """Batches what several seats hand in, in the order in which it came; a context manager.
+
+    A fault is every waiting caller's: their crops are as they were. The engine is then made anew, once; if it fails
+    again soon after, it is given up, and each call fails with the reason.
+    """
+
+    def __init__(self, make: Callable[[], Engine], batch: int, patience_s: float = 0.0) -> None:
+        """Make the engine. A batch below `batch` crops waits up to `patience_s` for seats that have none in yet.
+
+        Raises:
+            EngineError: it cannot be made.
+        """
+        self._make, self._batch, self._patience = make, batch, patience_s
+        self._calls: queue.Queue[_Call | None] = queue.Queue()
+        self._seats = 0
+        self._reason: str | None = None  # why the engine was given up
+        self._since_fault = FORGIVEN_AFTER
+        ready: Future[Engine] = Future()
+        self._thread = threading.Thread(target=self._work, args=(ready,), name="engine", daemon=True)
+        self._thread.start()
+        engine = ready.result()
+        self.spec, self.about = engine.spec, engine.about
+
+    def seat(self) -> Seat:
+        """A stream's own access to the engine, an engine itself."""
+        self._seats += 1
+        return Seat(self)
+
+    def close(self) -> None:
+        """Finish what was handed in, then free the device."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def __enter__(self) -> SharedEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _work(self, ready: Future[Engine]) -> None:
+        try:
+            engine = self._make()  # in this thread: a GPU's context belongs to the thread that made it
+        except BaseException as error:
+            ready.set_exception(error)
+            return
+        ready.set_result(engine)
+        while calls := self._gather():
+            if self._reason is not None:
+                _fail(calls, EngineError(self._reason))
+                continue
+            try:
+                _deliver(calls, engine)
+                self._since_fault += 1
+            except EngineError as error:
+                _fail(calls, error)
+                engine = self._again(engine, error)
+        with contextlib.suppress(EngineError):
+            engine.close()
+
+    def _gather(self) -> list[_Call]:
+        """The next calls, together a batch where they can be; none when all is over."""
+        first = self._calls.get()
+        if first is None:
+            return []
+        calls, count = [first], len(first.crops)
+        until = time.monotonic() + self._patience
+        while count < self._batch:
+            # Nobody to wait for where every seat has its crops in.
+            left = until - time.monotonic() if len(calls) < self._seats else 0
+            try:
+                call = self._calls.get(timeout=left) if left > 0 else self._calls.get_nowait()
+            except queue.Empty:
+                break
+            if call is None:
+                self._calls.put(None)
+                break
+            calls.append(call)
+            count += len(call.crops)
+        return calls
+
+    def _again(self, engine: Engine, error: EngineError) -> Engine:
+        """The engine made anew after a fault, or given up."""
+        if self._since_fault < FORGIVEN_AFTER:
+            self._reason = f"the engine failed again after it was made anew: {error}"
+            log.error(self._reason)
+            return engine
+        self._since_fault = 0
+        log.warning("the engine failed (%s); making it anew", error)
+        with contextlib.suppress(EngineError):
+            engine.close()
+        try:
+            return self._make()
+        except EngineError as again:
+            self._reason = f"the engine failed ({error}) and cannot be made anew: {again}"
+            log.error(self._reason)
+            return engine
+
+
+class Seat(Engine):
+    """One stream's access to a shared engine."""
+
+    def __init__(self, shared: SharedEngine) -> None:
+        self._shared = shared
+        self.spec, self.about = shared.spec, shared.about
+
+    def run(self, crops: NDArray[np.uint8]) -> Restored:
+        """See `Engine.run`; waits while the batch fills and other streams' crops are under way."""
+        call = _Call(crops)
+        self._shared._calls.put(call)
+        return call.answer.result()
+
+    def close(self) -> None:
+        """Nobody waits for this stream any more."""
+        self._shared._seats -= 1
+
+
+def _deliver(calls: list[_Call], engine: Engine) -> None:
+    crops = calls[0].crops if len(calls) == 1 else np.concatenate([call.crops for call in calls])
+    restored = engine.run(crops)
+    if restored.kernels is not None and not np.isfinite(restored.kernels).all():
+        raise EngineError("the engine returned numbers that are not finite")
+    at = 0
+    for call in calls:
+        part = slice(at, at + len(call.crops))
+        kernels = None if restored.kernels is None else restored.kernels[part]
+        call.answer.set_result(Restored(restored.crops[part], kernels))
+        at = part.stop
+
+
+def _fail(calls: list[_Call], error: EngineError) -> None:
+    for call in calls:
+        call.answer.set_exception(error)

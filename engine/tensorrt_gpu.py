@@ -1,0 +1,216 @@
+"""TensorRT on an NVIDIA GPU: half precision, two batches in flight, no allocation and one launch a batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import half_precision, tensorrt_plan
+from engine.base import CROP_HEIGHT, CROP_WIDTH, Engine, EngineError, Restored
+from engine.cuda import Buffer, Gpu, Stream, call, gpus, stopwatch
+from engine.parity import BOUNDS, measure
+from engine.plan_cache import Built, PlanCache, digest
+
+log = logging.getLogger(__name__)
+KERNEL_SIDE = 33
+
+
+class TensorRtEngine(Engine):
+    """A plan from the cache, compiled first where there is none.
+
+    Two slots take turns: while one computes, the other's crops are copied. In each, every size of batch (1, 2, 4, ...)
+    has a CUDA graph of its own: copy, compute, copy.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        flavour: str = "tensorrt",
+        device: int = 0,
+        max_batch: int = tensorrt_plan.MAX_BATCH,
+        cache: PlanCache | None = None,
+    ) -> None:
+        """Load `model` on a GPU.
+
+        Raises:
+            EngineError: package, GPU or file is missing, or the plan fails the parity gate in FP16 and in FP32.
+        """
+        trt = tensorrt_plan.load(flavour)
+        gpu = _gpu(device)
+        call("cudaSetDevice", gpu.device)
+        self.spec = tensorrt_plan.spec_of(model)
+        self._trt, self._max_batch = trt, max_batch
+        self._slots: list[_Slot] = []
+        key = plan_key(trt, flavour, model, gpu, max_batch)
+        name = f"{self.spec.name}-{digest(str(model.resolve()).encode())[:8]}-{flavour}-{gpu.name}"
+        built = (cache or PlanCache()).get(name, key, partial(self._build, model))
+        if not self._slots:
+            self._load(built.plan)
+        self.about = {"engine": flavour, "version": trt.__version__, "device": gpu.name, **built.about}
+
+    def run(self, crops: NDArray[np.uint8]) -> Restored:
+        """See `Engine.run`."""
+        restored = np.empty((len(crops), CROP_HEIGHT, CROP_WIDTH, 3), np.uint8)
+        kernels = np.empty((len(crops), KERNEL_SIDE, KERNEL_SIDE), np.float32) if self.spec.kernels else None
+        for turn, start in enumerate(range(0, len(crops), self._max_batch)):
+            slot = self._slots[turn % 2]
+            slot.collect()
+            part = slice(start, start + self._max_batch)
+            slot.begin(crops[part], restored[part], None if kernels is None else kernels[part])
+        for slot in self._slots:
+            slot.collect()
+        return Restored(restored, kernels)
+
+    def compute_ms(self, batch: int) -> float | None:
+        """See `Engine.compute_ms`."""
+        if batch > self._max_batch or batch & (batch - 1):
+            return None
+        slot = self._slots[0]
+        slot.compute(batch)
+        with stopwatch(slot.stream) as elapsed_ms:
+            for _ in range(20):
+                slot.compute(batch)
+        return elapsed_ms() / 20
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        for slot in self._slots:
+            slot.free()
+        self._slots = []
+
+    def _build(self, model: Path) -> Built:
+        """Half precision where it is near enough to FP32, else FP32."""
+        for precision, path in (("float16", half_precision(model)), ("float32", model)):
+            if not path.is_file():
+                log.warning("%s is missing; 'unsmear export' writes it. Compiling in float32", path.name)
+                continue
+            built = tensorrt_plan.build(self._trt, path, self._max_batch)
+            self._load(built.plan)
+            found = measure(self, model)
+            if found.passes(BOUNDS[precision]):
+                return Built(built.plan, {"precision": precision, "parity": found._asdict(), **built.about})
+            log.warning("%s in %s is too far from FP32 (%s)", model.name, precision, found)
+            self.close()
+        raise EngineError(f"TensorRT does not compute {model.name} rightly on this GPU; use another engine")
+
+    def _load(self, plan: bytes) -> None:
+        messages = tensorrt_plan.logger(self._trt)
+        engine = self._trt.Runtime(messages).deserialize_cuda_engine(plan)
+        if engine is None:
+            raise EngineError(
+                f"TensorRT cannot load the plan: {messages.errors[0] if messages.errors else 'no reason'}"
+            )
+        self._slots = [
+            _Slot(self._trt, engine, self.spec.input_shape, self.spec.kernels, self._max_batch) for _ in "12"
+        ]
+
+
+class _Slot:
+    """One batch in flight: its stream, its memory, its graphs."""
+
+    def __init__(self, trt: Any, engine: Any, crop: tuple[int, int, int], kernels: bool, max_batch: int) -> None:
+        self._trt, self._engine, self._max_batch = trt, engine, max_batch
+        self.stream = Stream()
+        self._crops = Buffer((max_batch, *crop), np.uint8)
+        self._results = {"restored": Buffer((max_batch, CROP_HEIGHT, CROP_WIDTH, 3), np.uint8)}
+        if kernels:
+            self._results["kernels"] = Buffer((max_batch, KERNEL_SIDE, KERNEL_SIDE), np.float32)
+        # Contexts of one slot never run at once: they share their scratch memory.
+        self._scratch_bytes = max(1, int(engine.device_memory_size_v2))
+        self._scratch = call("cudaMalloc", self._scratch_bytes)
+        self._graphs: dict[int, tuple[Any, Any]] = {}
+        self._pending: Callable[[], None] | None = None
+
+    def begin(self, crops: NDArray[np.uint8], restored: NDArray[np.uint8], kernels: NDArray[np.float32] | None) -> None:
+        """Start a batch whose results `collect` puts into the given arrays."""
+        count = len(crops)
+        self._crops.host[:count] = crops
+        self.stream.launch(self._graph(min(1 << (count - 1).bit_length(), self._max_batch)))
+
+        def finish() -> None:
+            self.stream.wait()
+            restored[:] = self._results["restored"].host[:count]
+            if kernels is not None:
+                kernels[:] = self._results["kernels"].host[:count]
+
+        self._pending = finish
+
+    def collect(self) -> None:
+        """Wait for the batch in flight, if there is one."""
+        if self._pending is not None:
+            finish, self._pending = self._pending, None
+            finish()
+
+    def compute(self, batch: int) -> None:
+        """One batch without its copies, for measurements."""
+        self._graph(batch)
+        self._enqueue(self._graphs[batch][1])
+
+    def free(self) -> None:
+        """Give everything back; what is in flight is waited for."""
+        self._pending = None
+        for buffer in (self._crops, *self._results.values()):
+            buffer.free()
+        for graph, _ in self._graphs.values():
+            call("cudaGraphExecDestroy", graph)
+        self._graphs = {}
+        call("cudaFree", self._scratch)
+        call("cudaStreamDestroy", self.stream.handle)
+
+    def _graph(self, batch: int) -> Any:
+        """The captured graph of a size of batch. A context serves one shape only, as the graph keeps its addresses."""
+        if batch not in self._graphs:
+            context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+            context.set_device_memory(int(self._scratch), self._scratch_bytes)
+            context.set_input_shape("crops", (batch, *self._crops.host.shape[1:]))
+            context.set_tensor_address("crops", int(self._crops.device))
+            for name, buffer in self._results.items():
+                context.set_tensor_address(name, int(buffer.device))
+            self._enqueue(context)  # once outside a capture: TensorRT finishes its own set-up
+            self.stream.wait()
+
+            def work() -> None:
+                self._crops.up(batch, self.stream)
+                self._enqueue(context)
+                for buffer in self._results.values():
+                    buffer.down(batch, self.stream)
+
+            self._graphs[batch] = self.stream.capture(work), context
+        return self._graphs[batch][0]
+
+    def _enqueue(self, context: Any) -> None:
+        if not context.execute_async_v3(int(self.stream.handle)):
+            raise EngineError("TensorRT refused a batch")
+
+
+def plan_key(trt: Any, flavour: str, model: Path, gpu: Gpu, max_batch: int) -> dict[str, str]:
+    """All that a plan depends on."""
+    try:
+        data = model.read_bytes()
+        half = half_precision(model).read_bytes() if half_precision(model).is_file() else b""
+    except OSError as error:
+        raise EngineError(f"model weights missing: {model}: {error.strerror}") from error
+    return {
+        "onnx": digest(data),
+        "onnx in float16": digest(half),
+        "flavour": flavour,
+        "version": trt.__version__,
+        "gpu": gpu.name,
+        "capability": gpu.capability,
+        "batch": f"1 to {max_batch}",
+        "flags": "strongly typed",
+    }
+
+
+def _gpu(device: int) -> Gpu:
+    found = gpus()
+    if device >= len(found):
+        names = ", ".join(f"cuda:{gpu.device} {gpu.name}" for gpu in found)
+        raise EngineError(f"there is no cuda:{device}; there are: {names}")
+    return found[device]

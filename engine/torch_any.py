@@ -1,0 +1,61 @@
+"""A program that torch exported (.pt2), on a GPU or the CPU: for who has torch anyway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.base import Engine, EngineError, ModelSpec, Restored
+
+
+class TorchEngine(Engine):
+    """`unsmear export ema.pt -o NAME.onnx --torch` writes NAME.pt2 beside; the graph is that of the ONNX file."""
+
+    def __init__(self, model: Path, threads: int = 0) -> None:
+        """Load NAME.pt2 of NAME.onnx.
+
+        Raises:
+            EngineError: torch or the file is missing.
+        """
+        try:
+            import torch
+        except ImportError as error:
+            raise EngineError("the engine torch is not installed; pip install torch") from error
+        path = model.with_suffix(".pt2")
+        if not path.is_file():
+            raise EngineError(f"{path} does not exist; 'unsmear export CHECKPOINT -o {model.name} --torch' writes it")
+        if threads:
+            torch.set_num_threads(threads)
+        extra = {"metadata.json": ""}
+        try:
+            program = torch.export.load(path, extra_files=extra)
+        except Exception as error:  # torch's own errors have no common base
+            raise EngineError(f"torch cannot load {path}: {str(error).splitlines()[0]}") from error
+        import json
+
+        self.spec = ModelSpec.from_metadata(json.loads(extra["metadata.json"]), str(path))
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._module = program.module().to(self._device)
+        self._torch = torch
+        self.about = {
+            "engine": "torch",
+            "version": torch.__version__,
+            "device": str(self._device),
+            "precision": "float32",
+        }
+
+    def run(self, crops: NDArray[np.uint8]) -> Restored:
+        """See `Engine.run`."""
+        try:
+            with self._torch.inference_mode():
+                out = self._module(self._torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))
+        except RuntimeError as error:
+            raise EngineError(f"torch failed: {str(error).splitlines()[0]}") from error
+        restored, *kernels = (part.cpu().numpy() for part in out)
+        return Restored(restored, kernels[0] if kernels else None)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        del self._module

@@ -1,0 +1,1 @@
+"""The commands of `unsmear`, by subject. Heavy imports stand inside them."""

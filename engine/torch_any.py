@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +35,12 @@ class TorchEngine(Engine):
             program = torch.export.load(path, extra_files=extra)
         except Exception as error:  # torch's own errors have no common base
             raise EngineError(f"torch cannot load {path}: {str(error).splitlines()[0]}") from error
-        import json
-
         self.spec = ModelSpec.from_metadata(json.loads(extra["metadata.json"]), str(path))
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._module = program.module().to(self._device)
         self._torch = torch
-        self.about = {
-            "engine": "torch",
-            "version": torch.__version__,
-            "device": str(self._device),
-            "precision": "float32",
-        }
+        name = torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"
+        self.about = {"engine": "torch", "version": torch.__version__, "device": name, "precision": "float32"}
 
     def run(self, crops: NDArray[np.uint8]) -> Restored:
         """See `Engine.run`."""
@@ -59,3 +55,21 @@ class TorchEngine(Engine):
     def close(self) -> None:
         """See `Engine.close`."""
         del self._module
+
+
+def gpu_matrix_rate() -> float | None:
+    """GMAC/s of large products in half precision; None without torch for CUDA."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+    square = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
+    for repeats in (3, 20):  # the first ones warm up
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            square @ square
+        torch.cuda.synchronize()
+    return round(20 * 8192**3 / (time.perf_counter() - begin) / 1e9, 1)

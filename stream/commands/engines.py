@@ -67,15 +67,17 @@ def bench_engine(
       unsmear bench engine --all --json
     """
     from engine import Options, shipped_models
-    from engine.bench import BATCHES, Row, bench, matrix_rate, table
+    from engine import bench as benchmark
 
     names = engines or (tuple(n for n in ENGINES if n != "echo") if everything else ("auto",))
-    rows: list[Row] = []
+    rows: list[benchmark.Row] = []
     left_out: dict[str, str] = {}
     for model in shipped_models() if everything else models:
         for name in names:
             try:
-                for row in bench(name, model, Options(threads, device), batches or BATCHES, seconds):
+                for row in benchmark.bench(
+                    name, model, Options(threads, device), batches or benchmark.BATCHES, seconds
+                ):
                     rows.append(row)
                     if not as_json:
                         click.echo(f"{row.engine} {row.model} batch {row.batch}: {row.ms_p50} ms a face", err=True)
@@ -83,12 +85,12 @@ def bench_engine(
                 if not everything:
                     raise
                 left_out[name] = str(error)
-    rates = {place: matrix_rate(place) for place in sorted({row.device for row in rows})}
+    rates = {place: benchmark.matrix_rate(place) for place in sorted({row.device for row in rows})}
     if as_json:
         answer = {"rows": [row._asdict() for row in rows], "matrix_gmacs_per_s": rates, "left_out": left_out}
         click.echo(json.dumps(answer, indent=2))
         return
-    click.echo(table(rows))
+    click.echo(benchmark.table(rows))
     for place, rate in rates.items():
         click.echo(f"\nlarge matrix products on {place}: {rate or 'not measured'} GMAC/s")
     for name, why in left_out.items():

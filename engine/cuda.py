@@ -58,7 +58,7 @@ def gpus() -> list[Gpu]:
     found = []
     for index in range(count):
         p = call("cudaGetDeviceProperties", index)
-        found.append(Gpu(index, p.name.decode(), f"{p.major}.{p.minor}", p.totalGlobalMem))
+        found.append(Gpu(index, p.name.decode().rstrip("\0"), f"{p.major}.{p.minor}", p.totalGlobalMem))
     if not found:
         raise EngineError("no NVIDIA GPU is there")
     return found

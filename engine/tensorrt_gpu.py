@@ -100,12 +100,11 @@ class TensorRtEngine(Engine):
         raise EngineError(f"TensorRT does not compute {model.name} rightly on this GPU; use another engine")
 
     def _load(self, plan: bytes) -> None:
-        messages = tensorrt_plan.logger(self._trt)
-        engine = self._trt.Runtime(messages).deserialize_cuda_engine(plan)
+        self._log = tensorrt_plan.logger(self._trt)
+        self._runtime = self._trt.Runtime(self._log)
+        engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise EngineError(
-                f"TensorRT cannot load the plan: {messages.errors[0] if messages.errors else 'no reason'}"
-            )
+            raise EngineError(f"TensorRT cannot load the plan: {'; '.join(self._log.errors[:1])}")
         self._slots = [
             _Slot(self._trt, engine, self.spec.input_shape, self.spec.kernels, self._max_batch) for _ in "12"
         ]

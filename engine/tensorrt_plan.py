@@ -60,7 +60,9 @@ def build(trt: Any, model: Path, max_batch: int = MAX_BATCH, capability: str | N
     begin = time.perf_counter()
     messages = logger(trt)
     builder = trt.Builder(messages)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    # From version 11 on, networks are strongly typed without being asked.
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
     parser = trt.OnnxParser(network, messages)
     try:
         data = model.read_bytes()
@@ -69,7 +71,8 @@ def build(trt: Any, model: Path, max_batch: int = MAX_BATCH, capability: str | N
     if not parser.parse(data):
         raise EngineError(f"{trt.__name__} cannot read {model.name}: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
-    config.progress_monitor = progress_monitor(trt, model.stem)
+    monitor = progress_monitor(trt, model.stem)
+    config.progress_monitor = monitor
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     profile = builder.create_optimization_profile()
     crops = network.get_input(0)

@@ -21,6 +21,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     threads: Annotated[int, Meta(ge=0)]
     device: Annotated[int, Meta(ge=0)]
     strength: Annotated[float, Meta(ge=0, le=1)]
+    still_px: Annotated[float, Meta(ge=0, le=10)]
 
 
 class RestoreSettings(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,14 @@ class Crop:
     image: NDArray[np.uint8]  # (112 + 2 margin, 96 + 2 margin, 3) RGB
 
 
+class Motion(NamedTuple):
+    """One face in one frame."""
+
+    spread_px: float  # RMS distance of the path from its centre, in px of the crop: what restoring depends on
+    length_px: float  # of a straight path that spreads as far along the main direction, in px of the frame
+    direction_deg: float  # of that, 0 along the rows, counter-clockwise as seen, -90 to 90
+
+
 @dataclass(frozen=True, slots=True)
 class Patch:
     """What the engine made of a crop."""
@@ -101,6 +109,7 @@ class Patch:
     crop: Crop
     restored: NDArray[np.uint8]  # (112, 96, 3) RGB
     strength: float  # 0..1, how much of the change is pasted
+    motion: Motion | None = None  # what smeared it, where the model tells
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,7 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
                     finding = FaceFinding(finder, faces, engine.spec.margin, stats)
                     frames = lanes.run("read", source)
                     found = lanes.run("find", finding.run(frames))
-                    mended = lanes.run(
-                        "restore", restore(found, engine, run.batch, run.strength, faces.max_gap_frames, stats)
-                    )
+                    mended = lanes.run("restore", restore(found, engine, run, faces.max_gap_frames, stats))
                     pasted = lanes.run("paste", paste(mended, job.compare, stats))
                     for item in pasted:
                         with stats.timed("write"):

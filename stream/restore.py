@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from engine import Engine, EngineError
+from engine import Engine, EngineError, Restored
+from stream.config import EngineSettings
 from stream.frame import Crop, Found, Mended, Packet, Patch
+from stream.motion import motion_of, need
 from stream.stats import Stats
 
 FAILED = "left as they were because the engine failed"
@@ -15,11 +17,11 @@ LOOK_AHEAD = 8  # frames that wait for a batch to fill, at most
 
 
 def restore(
-    items: Iterable[Found | Packet], engine: Engine, batch: int, strength: float, max_gap: int, stats: Stats
+    items: Iterable[Found | Packet], engine: Engine, settings: EngineSettings, max_gap: int, stats: Stats
 ) -> Iterator[Mended | Packet]:
-    """Fill batches of `batch` crops across frames; packets and frames leave in the order in which they came.
+    """Fill batches across frames; packets and frames leave in the order in which they came.
 
-    `strength` 0..1 scales every change. A face that is not seen fades out over `max_gap` frames. Where the engine
+    A face that hardly moved is hardly changed, one that is not seen fades out over `max_gap` frames. Where the engine
     fails, faces stay as they were and are counted.
     """
     waiting: list[Found | Packet] = []
@@ -29,28 +31,28 @@ def restore(
         if isinstance(item, Found):
             frames += 1
             crops += len(item.crops)
-        if crops >= batch or frames >= LOOK_AHEAD or not crops:
-            yield from _flush(waiting, engine, batch, strength, max_gap, stats)
+        if crops >= settings.batch or frames >= LOOK_AHEAD or not crops:
+            yield from _flush(waiting, engine, settings, max_gap, stats)
             waiting, crops, frames = [], 0, 0
-    yield from _flush(waiting, engine, batch, strength, max_gap, stats)
+    yield from _flush(waiting, engine, settings, max_gap, stats)
 
 
 def _flush(
-    waiting: list[Found | Packet], engine: Engine, batch: int, strength: float, max_gap: int, stats: Stats
+    waiting: list[Found | Packet], engine: Engine, settings: EngineSettings, max_gap: int, stats: Stats
 ) -> Iterator[Mended | Packet]:
     crops = [crop for item in waiting if isinstance(item, Found) for crop in item.crops]
     patches: list[Patch | None] = []
     with stats.timed("restore"):
-        for start in range(0, len(crops), batch):
-            part = crops[start : start + batch]
+        for start in range(0, len(crops), settings.batch):
+            part = crops[start : start + settings.batch]
             try:
-                restored = engine.run(np.stack([crop.image for crop in part])).crops
+                restored = engine.run(np.stack([crop.image for crop in part]))
             except EngineError as error:
                 stats.passed_over[FAILED] += len(part)
                 stats.engine_fault = stats.engine_fault or str(error)
                 patches += [None] * len(part)
             else:
-                patches += [Patch(c, r, _strength(c, strength, max_gap)) for c, r in zip(part, restored, strict=True)]
+                patches += _patches(part, restored, settings, max_gap)
     ready = iter(patches)
     for item in waiting:
         if isinstance(item, Packet):
@@ -62,5 +64,9 @@ def _flush(
             yield Mended(item.frame, own)
 
 
-def _strength(crop: Crop, strength: float, max_gap: int) -> float:
-    return strength * max(0.0, 1 - crop.track.lost / (max_gap + 1))
+def _patches(crops: list[Crop], restored: Restored, settings: EngineSettings, max_gap: int) -> Iterator[Patch]:
+    for i, crop in enumerate(crops):
+        motion = None if restored.kernels is None else motion_of(restored.kernels[i], crop.matrix)
+        seen = max(0.0, 1 - crop.track.lost / (max_gap + 1))
+        helps = 1.0 if motion is None else need(motion, settings.still_px)
+        yield Patch(crop, restored.crops[i], settings.strength * seen * helps, motion)

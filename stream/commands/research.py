@@ -103,23 +103,35 @@ def export(weights: Path, output: Path, with_torch: bool) -> None:
 @click.option("--against", multiple=True, metavar="NAME=CMD", help="Another program: 'NAME=cmd {input} {output}'.")
 @click.option("--ceiling", type=click.Path(path_type=Path), help="An ema.pt that finds the motion, told the true one.")
 @click.option("--fill-margin", is_flag=True, help="A row more: borders repeated for real surroundings.")
+@click.option(
+    "--video", "videos", multiple=True, type=click.Path(path_type=Path), help="Sharp clips in place of faces."
+)
+@click.option("--smear", "kinds", multiple=True, default=("shake", "head", "average", "untouched"), show_default=True)
+@click.option("--frames", type=click.IntRange(3), default=120, show_default=True, help="Of each clip, its first.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers as JSON as well.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write a picture: blurry, restored, sharp.")
 def evaluate(
     models: tuple[str, ...],
     folds: str,
+    videos: tuple[Path, ...],
+    kinds: tuple[str, ...],
+    frames: int,
     as_json: Path | None,
     sheet: Path | None,
     **setting: Any,
 ) -> None:
-    """Restored beside blurry faces, for every benchmark kernel and for no blur, as Markdown tables.
+    """Restored beside blurry faces, for every benchmark kernel and for no blur, as Markdown tables; or clips.
 
     \b
     Examples:
       unsmear evaluate --model fast --faces ../shared/data/lfw_pairs --sheet sheet.png
       unsmear evaluate --pairs ../shared/data/lfw_pairs/pairs.csv --verifier verify.param
+      unsmear evaluate --video clip.mp4 --smear shake --frames 60
     """
     require_torch()
+    if videos:
+        evaluate_videos(videos, kinds, frames, models[0], setting["engines"][0], setting["verifier"], as_json)
+        return
     from training import report
     from training.evaluate import Setting
     from training.evaluate import evaluate as run_evaluation
@@ -136,6 +148,33 @@ def evaluate(
         report.write_sheet(result, sheet)
         if result.real:
             report.write_real_sheet(result, sheet.with_stem(f"{sheet.stem}-real"))
+
+
+def evaluate_videos(
+    videos: tuple[Path, ...],
+    kinds: tuple[str, ...],
+    frames: int,
+    model: str,
+    engine: str,
+    verifier: Path | None,
+    as_json: Path | None,
+) -> None:
+    """Each clip, smeared in each way: found, followed, restored, measured."""
+    import json
+    from dataclasses import asdict
+
+    from training.clips import KINDS
+    from training.recogniser import open_recogniser
+    from training.video import evaluate_clip, markdown
+
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown:
+        raise UsageError(f"--smear knows {', '.join(KINDS)}, not '{unknown[0]}'")
+    recogniser = open_recogniser(verifier) if verifier is not None else None
+    rows = [evaluate_clip(clip, kind, frames, model, engine, recogniser) for clip in videos for kind in kinds]
+    click.echo(markdown(rows))
+    if as_json is not None:
+        as_json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
 
 
 def require_torch() -> None:

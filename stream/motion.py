@@ -1,0 +1,38 @@
+"""What a kernel says of a face: how far it moved during the exposure, which way, and whether it needs restoring."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.faces.align import scale_of
+from stream.frame import Motion
+
+NOISE = 0.02  # of a kernel's highest value: what lies below is no motion
+FULL = 3.0  # times the spread below which a face is left alone, at which it is restored in full
+
+
+def motion_of(kernel: NDArray[np.float32], matrix: NDArray[np.float64]) -> Motion:
+    """The motion in a kernel (33, 33) of sum 1 that was found in the crop which `matrix` cut out of its frame."""
+    weight = np.clip(kernel - NOISE * kernel.max(), 0, None).astype(np.float64)
+    weight /= weight.sum()
+    y, x = np.indices(kernel.shape)
+    points = np.stack([x.ravel(), y.ravel()]).astype(np.float64)
+    points -= (points * weight.ravel()).sum(1, keepdims=True)
+    covariance = (points * weight.ravel()) @ points.T
+    variances, axes = np.linalg.eigh(covariance)
+    # The crop may be turned: back into the frame, where rows run downwards.
+    main = np.linalg.inv(matrix[:, :2]) @ axes[:, 1]
+    direction = float(np.degrees(np.arctan2(-main[1], main[0])))
+    direction = (direction + 90) % 180 - 90
+    # A straight path of n px has a variance of n^2 / 12.
+    length = float(np.sqrt(12 * max(variances[1], 0.0))) / scale_of(matrix)
+    return Motion(float(np.sqrt(max(covariance.trace(), 0.0))), length, direction)
+
+
+def need(motion: Motion, still_px: float) -> float:
+    """How much restoring helps, 0..1: nothing below a spread of `still_px`, all from FULL times that, smoothly."""
+    if still_px <= 0:
+        return 1.0
+    share = float(np.clip((motion.spread_px / still_px - 1) / (FULL - 1), 0, 1))
+    return share * share * (3 - 2 * share)

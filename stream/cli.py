@@ -10,6 +10,7 @@ import click
 
 from stream import signals
 from stream.commands import engines, research
+from stream.commands.faces import faces
 from stream.commands.restore import restore
 from stream.errors import Interrupted, explain
 
@@ -25,6 +26,7 @@ def cli() -> None:
 
 for command in (
     restore,
+    faces,
     engines.build,
     engines.bench,
     engines.doctor,

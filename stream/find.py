@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from stream.region import View, cut_crop, thumbnail
 from stream.stats import Stats
 
 LOOK = 2.0  # side of the square around a face that is looked at again, in widths of its box
+HOLD = 1.2  # times larger must another face be to become the largest
 CUT = 0.11  # mean difference of two frames' luma, of its range, from which they are two scenes
 
 
@@ -29,6 +30,8 @@ class FaceSettings(Struct, frozen=True, kw_only=True):
     max_yaw_deg: Annotated[float, Meta(ge=0, le=180)]
     max_gap_frames: Annotated[int, Meta(ge=0)]
     look_every: Annotated[int, Meta(ge=1, le=30)]
+    choose: Annotated[str, Meta(pattern=r"^(all|largest|\d+(,\d+)*)$")]
+    ignore: tuple[Annotated[str, Meta(pattern=r"^\d+,\d+,\d+,\d+$")], ...]
 
 
 def tile_side(min_size_px: int) -> int:
@@ -45,6 +48,8 @@ class FaceFinding:
         self._signature: NDArray[np.float32] | None = None
         self._time: Fraction | None = None
         self._turn = 0
+        self._choose = chooser(settings.choose)
+        self._ignored = [tuple(int(number) for number in part.split(",")) for part in settings.ignore]
 
     def run(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
         """The stage: packets pass, order is kept. Faces are looked for in every `look_every`-th frame and in the first
@@ -97,8 +102,9 @@ class FaceFinding:
 
     def _crops(self, frame: Frame) -> tuple[Crop, ...]:
         crops = []
+        chosen = self._choose(self._tracker.tracks)
         for track in self._tracker.tracks:
-            why = self._why_not(track)
+            why = self._why_not(track) if track.id in chosen else "not chosen"
             if why is not None:
                 self._stats.passed_over[why] += 1
                 continue
@@ -109,6 +115,9 @@ class FaceFinding:
     def _why_not(self, track: Track) -> str | None:
         if track.face.width_px < self._settings.min_size_px:
             return "too small"
+        x, y = (track.face.box[:2] + track.face.box[2:]) / 2
+        if any(left <= x < left + width and top <= y < top + height for left, top, width, height in self._ignored):
+            return "in an ignored part"
         return "turned away" if track.face.yaw > self._settings.max_yaw_deg else None
 
     def _search(self, frame: Frame, everywhere: bool) -> None:
@@ -147,6 +156,23 @@ class FaceFinding:
         if face is None:
             return None
         return Face(view.box_to_frame(face.box), view.to_frame(face.landmarks), face.score, face.yaw)
+
+
+def chooser(which: str) -> Callable[[list[Track]], set[int]]:
+    """The tracks to restore, as `FaceSettings.choose` says. The largest stays so against one that is hardly larger."""
+    if which == "all":
+        return lambda tracks: {track.id for track in tracks}
+    if which != "largest":
+        wanted = {int(number) for number in which.split(",")}
+        return lambda tracks: wanted
+    held: list[int] = []
+
+    def largest(tracks: list[Track]) -> set[int]:
+        best = max(tracks, key=lambda t: t.face.width_px * (HOLD if t.id in held else 1.0), default=None)
+        held[:] = [] if best is None else [best.id]
+        return set(held)
+
+    return largest
 
 
 def between(a: Face, b: Face, share: float) -> Face:

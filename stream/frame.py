@@ -109,7 +109,8 @@ class Patch:
     crop: Crop
     restored: NDArray[np.uint8]  # (112, 96, 3) RGB
     strength: float  # 0..1, how much of the change is pasted
-    motion: Motion | None = None  # what smeared it, where the model tells
+    kernel: NDArray[np.float32] | None = None  # (33, 33) in px of the crop: what smeared it, where the model tells
+    motion: Motion | None = None  # the same in figures
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.annotate import annotate
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from stream.frame import Frame, Mended, Packet, Patch, Plane
 from stream.media.color import add_change
@@ -18,14 +19,19 @@ from stream.stats import Stats
 FEATHER_PX = 16.0  # crop px over which the mask falls to nothing at the crop's border
 
 
-def paste(items: Iterable[Mended | Packet], compare: bool, stats: Stats) -> Iterator[Frame | Packet]:
-    """Frames with their faces restored; with `compare` as the right half beside the untouched left half."""
+def paste(
+    items: Iterable[Mended | Packet], compare: bool, stats: Stats, debug: bool = False
+) -> Iterator[Frame | Packet]:
+    """Frames with their faces restored; with `compare` as the right half beside the untouched left half, with `debug`
+    with what was seen drawn over them."""
     for item in items:
         if isinstance(item, Packet):
             yield item
             continue
         with stats.timed("paste"):
             frame = paste_patches(item.frame, item.patches)
+            if debug:
+                frame = annotate(frame, item.patches)
             out = side_by_side(item.frame, frame) if compare else frame
         stats.frames += 1
         yield out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from stream.config import RestoreSettings
 from stream.errors import InputError, Interrupted
 from stream.faces.finder import Finder
 from stream.find import FaceFinding
-from stream.frame import Frame
+from stream.frame import Frame, Mended, Patch
 from stream.lanes import Lanes
 from stream.media.sink import FileSink
 from stream.media.source import FileSource
@@ -32,6 +33,7 @@ class Job:
     begin: Fraction | None = None  # seconds
     end: Fraction | None = None
     compare: bool = False
+    debug: bool = False
     overwrite: bool = False
     quiet: bool = False
 
@@ -56,7 +58,7 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
                     frames = lanes.run("read", source)
                     found = lanes.run("find", finding.run(frames))
                     mended = lanes.run("restore", restore(found, engine, run, faces.max_gap_frames, stats))
-                    pasted = lanes.run("paste", paste(mended, job.compare, stats))
+                    pasted = lanes.run("paste", paste(mended, job.compare, stats, job.debug))
                     for item in pasted:
                         with stats.timed("write"):
                             sink.write(item)
@@ -97,3 +99,38 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
             "engine": engine.about,
             "notes": [*source.notes, *sink.notes],
         }
+
+
+def list_faces(source: Path, settings: RestoreSettings, finder: Finder, engine: Engine) -> Iterator[dict[str, Any]]:
+    """What is found in each frame of a file: tracks, points, motion, and how much of a change would be pasted.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    stats = Stats()
+    with FileSource(source) as opened, Lanes() as lanes:
+        found = lanes.run("find", FaceFinding(finder, settings.faces, engine.spec.margin, stats).run(opened))
+        for item in restore(found, engine, settings.restore, settings.faces.max_gap_frames, stats):
+            if isinstance(item, Mended):
+                frame = item.frame
+                yield {
+                    "frame": frame.index,
+                    "time_s": round(float(frame.pts * frame.time_base), 6),
+                    "faces": [_told(patch) for patch in item.patches],
+                }
+
+
+def _told(patch: Patch) -> dict[str, Any]:
+    track = patch.crop.track
+    told: dict[str, Any] = {
+        "track": track.id,
+        "box": [round(float(v), 1) for v in track.face.box],
+        "points": [[round(float(v), 2) for v in point] for point in track.landmarks],
+        "yaw_deg": round(track.face.yaw, 1),
+        "lost_frames": track.lost,
+        "strength": round(patch.strength, 3),
+    }
+    if patch.motion is not None:
+        told["motion_px"] = round(patch.motion.length_px, 2)
+        told["motion_deg"] = round(patch.motion.direction_deg, 1)
+    return told

@@ -66,7 +66,8 @@ def _flush(
 
 def _patches(crops: list[Crop], restored: Restored, settings: EngineSettings, max_gap: int) -> Iterator[Patch]:
     for i, crop in enumerate(crops):
-        motion = None if restored.kernels is None else motion_of(restored.kernels[i], crop.matrix)
+        kernel = None if restored.kernels is None else restored.kernels[i]
+        motion = None if kernel is None else motion_of(kernel, crop.matrix)
         seen = max(0.0, 1 - crop.track.lost / (max_gap + 1))
         helps = 1.0 if motion is None else need(motion, settings.still_px)
-        yield Patch(crop, restored.crops[i], settings.strength * seen * helps, motion)
+        yield Patch(crop, restored.crops[i], settings.strength * seen * helps, kernel, motion)

@@ -317,3 +317,40 @@ def test_where_the_engine_fails_frames_pass_on_as_they_were(clip, tmp_path, seco
     assert not engines and [f.pts for f in after] == [f.pts for f in before]
     same = [np.array_equal(a.to_ndarray(), b.to_ndarray()) for a, b in zip(before, after, strict=True)]
     assert same == [4 <= i < 4 + left for i in range(12)]
+
+
+def test_faces_are_listed_as_json_lines(unsmear, clip):
+    done = unsmear("faces", clip("plain.mp4"), "--engine", "onnxruntime")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["frame"] for line in lines] == list(range(12))
+    assert lines[1]["time_s"] == pytest.approx(0.04)
+    first, last = (lines[i]["faces"][0] for i in (0, 11))
+    assert first["track"] == last["track"] == 1 and len(first["points"]) == 5
+    assert {"box", "yaw_deg", "lost_frames", "strength", "motion_px", "motion_deg"} < set(first)
+    assert unsmear("faces", "missing.mp4").returncode == 3
+
+
+def test_chosen_faces_alone_are_restored(unsmear, clip, tmp_path):
+    source = clip("plain.mp4")
+    for option, value, why in (
+        ("--faces", "2,3", "12 not chosen"),
+        ("--ignore", "0,0,400,400", "12 in an ignored part"),
+        ("--faces", "largest", None),
+        ("--ignore", "0,200,10,10", None),
+    ):
+        done = unsmear("restore", source, "-o", "out.mp4", "--overwrite", option, value)
+        assert done.returncode == 0, done.stderr
+        assert (why or "12 faces restored") in done.stderr
+    for option, value in (("--faces", "smallest"), ("--ignore", "here")):
+        assert unsmear("restore", source, "-o", "no.mp4", option, value).returncode == 2
+
+
+def test_debug_draws_what_is_seen_and_nothing_elsewhere(unsmear, clip, tmp_path):
+    source = clip("debug.mkv", codec="ffv1", codec_options=(), time_base=Fraction(1, 1000), pts=(0, 40, 80))
+    done = unsmear("restore", source, "-o", "out.mkv", "--debug", "--encoder", "ffv1")
+    assert done.returncode == 0, done.stderr
+    before, after = (frames_of(p)[1].to_ndarray(format="gray").astype(int) for p in (source, tmp_path / "out.mkv"))
+    changed = np.abs(after - before) > 60
+    assert changed.sum() > 300, "an outline, five points, a line of text, a small picture"
+    assert not changed[200:].any() and (after[changed] > 150).any() and (after[changed] < 50).any()

@@ -68,7 +68,9 @@ def collect(raw: Path, output: Path) -> Counter[str]:
 def faces_of(path: Path, finder: Finder) -> list[tuple[str | None, NDArray[np.uint8], NDArray[np.float64]]]:
     """Every face of a picture: why it is skipped (or None), the part of the picture around it, its points there."""
     nothing = (np.empty((0, 0, 3), np.uint8), np.empty((0, 2)))
-    settings = FaceSettings(finder="mediapipe", min_size_px=40, max_yaw_deg=180.0, max_gap_frames=0, look_every=1)
+    settings = FaceSettings(
+        finder="mediapipe", min_size_px=40, max_yaw_deg=180.0, max_gap_frames=0, choose="all", ignore=(), look_every=1
+    )
     try:
         with FileSource(path) as source:
             if not source.info.still:

@@ -25,6 +25,9 @@ WRITABLE = {
 }
 
 
+FACES = ("choose", "ignore")  # options of the table [faces]
+
+
 class Time(click.ParamType["Fraction"]):
     """Seconds, or [hh:]mm:ss[.fraction], as an exact Fraction."""
 
@@ -57,6 +60,9 @@ class Time(click.ParamType["Fraction"]):
 @click.option("--to", "end", type=Time(), help="Stop here.")
 @click.option("--strength", type=float, help="How much of the restoring is pasted, 0..1. [default: 1]")
 @click.option("--compare", is_flag=True, help="Write input and result side by side.")
+@click.option("--faces", "choose", help="all, largest, or numbers of tracks with commas between. [default: all]")
+@click.option("--ignore", multiple=True, metavar="X,Y,W,H", help="Leave faces in this part alone, in px; repeatable.")
+@click.option("--debug", is_flag=True, help="Draw what is seen: faces, points, motion, strength.")
 @click.option(
     "--engine", help="auto, tensorrt, tensorrt-rtx, openvino, onnxruntime, torch; echo: a dry run. [default: auto]"
 )
@@ -76,6 +82,7 @@ def restore(
     begin: Fraction | None,
     end: Fraction | None,
     compare: bool,
+    debug: bool,
     config: Path | None,
     report: Path | None,
     quiet: bool,
@@ -103,7 +110,7 @@ def restore(
     settings = load_settings(config, as_tables(options))
     if begin is not None and end is not None and end <= begin:
         raise UsageError("--to must lie after --from")
-    jobs = plan(inputs, output, begin=begin, end=end, compare=compare, overwrite=overwrite, quiet=quiet)
+    jobs = plan(inputs, output, begin=begin, end=end, compare=compare, debug=debug, overwrite=overwrite, quiet=quiet)
     if report is not None:
         check_report(report, jobs, overwrite)
     reports: list[dict[str, Any]] = []
@@ -120,10 +127,10 @@ def restore(
 
 def as_tables(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Options that were given, as the tables of the configuration have them."""
-    tables: dict[str, dict[str, Any]] = {"restore": {}, "encoder": {}}
+    tables: dict[str, dict[str, Any]] = {"restore": {}, "encoder": {}, "faces": {}}
     for key, value in options.items():
-        if value is not None:
-            table = "encoder" if key in ("encoder", "crf", "preset") else "restore"
+        if value is not None and value != ():
+            table = "encoder" if key in ("encoder", "crf", "preset") else "faces" if key in FACES else "restore"
             tables[table]["name" if key == "encoder" else key] = value
     return tables
 

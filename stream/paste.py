@@ -16,6 +16,8 @@ from stream.media.color import add_change
 from stream.region import crop_rect
 from stream.stats import Stats
 
+SLOW_PX = 24.0  # sigma of the low-pass whose part of a change is not pasted, px of the crop
+COARSE = 8  # px of the crop per px at which that low-pass is computed
 FEATHER_PX = 16.0  # crop px over which the mask falls to nothing at the crop's border
 
 
@@ -39,6 +41,7 @@ def paste(
 
 def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
     """The frame with the change of every patch added; the frame itself where there is none."""
+    patches = tuple(patch for patch in patches if patch.strength > 0)
     if not patches:
         return frame
     planes: list[Plane] = [plane.copy() for plane in frame.planes]
@@ -51,11 +54,22 @@ def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
 
 
 def masked_change(patch: Patch) -> NDArray[np.float32]:
-    """Restored minus input crop, (112, 96, 3) in units of 1/255, times mask and strength."""
+    """Restored minus input crop, (112, 96, 3) in units of 1/255, without its slow part, times mask and strength."""
     image = patch.crop.image
     top, left = (image.shape[0] - CROP_HEIGHT) // 2, (image.shape[1] - CROP_WIDTH) // 2
     given = image[top : top + CROP_HEIGHT, left : left + CROP_WIDTH]
-    return (patch.restored.astype(np.float32) - given) * (mask() * np.float32(patch.strength))[..., None]
+    change = patch.restored.astype(np.float32) - given
+    return (change - slow_part(change)) * (mask() * np.float32(patch.strength))[..., None]
+
+
+def slow_part(change: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What of a change varies over more than SLOW_PX: motion takes none of that away, so no colour may shift by it."""
+    import cv2
+
+    size = CROP_WIDTH // COARSE, CROP_HEIGHT // COARSE
+    small = cv2.resize(change, size, interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), SLOW_PX / COARSE, borderType=cv2.BORDER_REFLECT)
+    return cv2.resize(small, (CROP_WIDTH, CROP_HEIGHT), interpolation=cv2.INTER_LINEAR)
 
 
 @cache

@@ -56,7 +56,7 @@ def test_planes_outside_the_masks_are_the_decoded_ones_bit_for_bit(layout, size,
         time_base=Fraction(1, 1000),
         pts=(0, 40, 80),
     )
-    settings, finder = load_settings(None, {}), open_finder("mediapipe")
+    settings, finder = load_settings(None, {"restore": {"still_px": 0.0}}), open_finder("mediapipe")
     with open_engine("onnxruntime", "fast") as engine:
         report = restore_file(Job(source, tmp_path / "out.mkv", quiet=True), settings, finder, engine)
     finder.close()
@@ -306,7 +306,8 @@ def test_where_the_engine_fails_frames_pass_on_as_they_were(clip, tmp_path, seco
     source = clip(
         "twelve.mkv", codec="ffv1", codec_options=(), time_base=Fraction(1, 1000), pts=tuple(range(0, 480, 40))
     )
-    settings, finder = load_settings(None, {"encoder": {"name": "ffv1"}}), open_finder("mediapipe")
+    settings = load_settings(None, {"encoder": {"name": "ffv1"}, "restore": {"still_px": 0.0}})
+    finder = open_finder("mediapipe")
     engines = [Failing(second_fails_at), Failing({2})]
     with SharedEngine(engines.pop, settings.restore.batch) as shared:
         job = Job(source, tmp_path / "out.mkv", quiet=True)

@@ -89,6 +89,7 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
             "seconds": round(seconds, 3),
             "frames_per_second": round(sink.frames / seconds, 2),
             "real_time": real_time(sink.frames, source.info, seconds),
+            "faces": stats.faces,
             "faces_restored": stats.faces_restored,
             "frames_with_faces": stats.frames_with_faces,
             "tracks": stats.tracks,

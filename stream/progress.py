@@ -15,7 +15,7 @@ LINE_EVERY_S = 5.0
 
 
 class Progress:
-    """Rate, time left, speed against real time, and faces restored, on stderr."""
+    """Rate, time left, speed against real time, and faces, on stderr."""
 
     def __init__(self, info: SourceInfo, stats: Stats, quiet: bool) -> None:
         self._info, self._stats = info, stats
@@ -49,7 +49,7 @@ class Progress:
 
     def _tail(self) -> str:
         speed = real_time(self._stats.frames, self._info, self.seconds)
-        return f"{self._stats.faces_restored} faces" + (f", {speed:.2f}x real time" if speed else "")
+        return f"{self._stats.faces} faces" + (f", {speed:.2f}x real time" if speed else "")
 
     def close(self) -> None:
         """Leave the terminal's line."""

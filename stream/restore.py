@@ -59,7 +59,8 @@ def _flush(
             yield item
         else:
             own = tuple(patch for patch in (next(ready) for _ in item.crops) if patch is not None)
-            stats.faces_restored += len(own)
+            stats.faces += len(own)
+            stats.faces_restored += sum(patch.strength > 0 for patch in own)
             stats.frames_with_faces += bool(own)
             yield Mended(item.frame, own)
 

@@ -13,7 +13,8 @@ class Stats:
 
     def __init__(self) -> None:
         self.frames = 0
-        self.faces_restored = 0
+        self.faces = 0  # that went through the engine, once a frame
+        self.faces_restored = 0  # those of them that were not sharp already
         self.frames_with_faces = 0
         self.tracks = 0
         self.engine_fault: str | None = None  # the first

@@ -200,9 +200,8 @@ def summarise(done: dict[str, Any]) -> None:
     runs_on = " ".join(str(about[key]) for key in ("engine", "precision", "device") if key in about)
     click.echo(
         f"{done['output']}: {done['frames']} frames in {done['seconds']:.1f} s ({done['frames_per_second']:.1f} "
-        f"frames/s{speed}), {done['faces']} faces in {done['frames_with_faces']} frames, {done['faces_restored']} of them restored"
-        + (f", left alone: {left}" if left else "")
-        + f" [{runs_on}]",
+        f"frames/s{speed}), {done['faces']} faces in {done['frames_with_faces']} frames, "
+        f"{done['faces_restored']} of them restored" + (f", left alone: {left}" if left else "") + f" [{runs_on}]",
         err=True,
     )
 

@@ -26,6 +26,7 @@ class FaceSettings(Struct, frozen=True, kw_only=True):
     """Table [faces]."""
 
     finder: str
+    finder_model: str
     min_size_px: Annotated[int, Meta(ge=16)]
     max_yaw_deg: Annotated[float, Meta(ge=0, le=180)]
     max_gap_frames: Annotated[int, Meta(ge=0)]
@@ -133,7 +134,7 @@ class FaceFinding:
                 if any(overlap(box, t.face.box) > SAME for t in self._tracker.tracks):
                     continue
                 face = self._look(frame, (box[:2] + box[2:]) / 2, 1.8 * float(box[2] - box[0]))
-                if face is not None and self._tracker.add(face):
+                if face is not None and self._tracker.add(face, with_scene=everywhere):
                     self._stats.tracks += 1
 
     def _is_new_scene(self, frame: Frame) -> bool:

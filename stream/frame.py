@@ -83,6 +83,7 @@ class Track:
     landmarks: NDArray[np.float64]  # (5, 2) px, smoothed over time: what the crop is cut by
     age: int  # frames since it was first seen
     lost: int  # frames since it was last seen
+    shown: float = 1.0  # 0..1: rises where a face appears within a scene, falls where it is not seen
 
 
 @dataclass(frozen=True, slots=True)

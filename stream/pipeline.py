@@ -57,7 +57,7 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
                     finding = FaceFinding(finder, faces, engine.spec.margin, stats)
                     frames = lanes.run("read", source)
                     found = lanes.run("find", finding.run(frames))
-                    mended = lanes.run("restore", restore(found, engine, run, faces.max_gap_frames, stats))
+                    mended = lanes.run("restore", restore(found, engine, run, stats))
                     pasted = lanes.run("paste", paste(mended, job.compare, stats, job.debug))
                     for item in pasted:
                         with stats.timed("write"):
@@ -111,7 +111,7 @@ def list_faces(source: Path, settings: RestoreSettings, finder: Finder, engine: 
     stats = Stats()
     with FileSource(source) as opened, Lanes() as lanes:
         found = lanes.run("find", FaceFinding(finder, settings.faces, engine.spec.margin, stats).run(opened))
-        for item in restore(found, engine, settings.restore, settings.faces.max_gap_frames, stats):
+        for item in restore(found, engine, settings.restore, stats):
             if isinstance(item, Mended):
                 frame = item.frame
                 yield {

@@ -17,12 +17,12 @@ LOOK_AHEAD = 8  # frames that wait for a batch to fill, at most
 
 
 def restore(
-    items: Iterable[Found | Packet], engine: Engine, settings: EngineSettings, max_gap: int, stats: Stats
+    items: Iterable[Found | Packet], engine: Engine, settings: EngineSettings, stats: Stats
 ) -> Iterator[Mended | Packet]:
     """Fill batches across frames; packets and frames leave in the order in which they came.
 
-    A face that hardly moved is hardly changed, one that is not seen fades out over `max_gap` frames. Where the engine
-    fails, faces stay as they were and are counted.
+    A face that hardly moved is hardly changed, one that comes or goes fades. Where the engine fails, faces stay as they
+    were and are counted.
     """
     waiting: list[Found | Packet] = []
     crops = frames = 0
@@ -32,13 +32,13 @@ def restore(
             frames += 1
             crops += len(item.crops)
         if crops >= settings.batch or frames >= LOOK_AHEAD or not crops:
-            yield from _flush(waiting, engine, settings, max_gap, stats)
+            yield from _flush(waiting, engine, settings, stats)
             waiting, crops, frames = [], 0, 0
-    yield from _flush(waiting, engine, settings, max_gap, stats)
+    yield from _flush(waiting, engine, settings, stats)
 
 
 def _flush(
-    waiting: list[Found | Packet], engine: Engine, settings: EngineSettings, max_gap: int, stats: Stats
+    waiting: list[Found | Packet], engine: Engine, settings: EngineSettings, stats: Stats
 ) -> Iterator[Mended | Packet]:
     crops = [crop for item in waiting if isinstance(item, Found) for crop in item.crops]
     patches: list[Patch | None] = []
@@ -52,7 +52,7 @@ def _flush(
                 stats.engine_fault = stats.engine_fault or str(error)
                 patches += [None] * len(part)
             else:
-                patches += _patches(part, restored, settings, max_gap)
+                patches += _patches(part, restored, settings)
     ready = iter(patches)
     for item in waiting:
         if isinstance(item, Packet):
@@ -65,10 +65,9 @@ def _flush(
             yield Mended(item.frame, own)
 
 
-def _patches(crops: list[Crop], restored: Restored, settings: EngineSettings, max_gap: int) -> Iterator[Patch]:
+def _patches(crops: list[Crop], restored: Restored, settings: EngineSettings) -> Iterator[Patch]:
     for i, crop in enumerate(crops):
         kernel = None if restored.kernels is None else restored.kernels[i]
         motion = None if kernel is None else motion_of(kernel, crop.matrix)
-        seen = max(0.0, 1 - crop.track.lost / (max_gap + 1))
         helps = 1.0 if motion is None else need(motion, settings.still_px)
-        yield Patch(crop, restored.crops[i], settings.strength * seen * helps, kernel, motion)
+        yield Patch(crop, restored.crops[i], settings.strength * crop.track.shown * helps, kernel, motion)

@@ -69,7 +69,14 @@ def faces_of(path: Path, finder: Finder) -> list[tuple[str | None, NDArray[np.ui
     """Every face of a picture: why it is skipped (or None), the part of the picture around it, its points there."""
     nothing = (np.empty((0, 0, 3), np.uint8), np.empty((0, 2)))
     settings = FaceSettings(
-        finder="mediapipe", min_size_px=40, max_yaw_deg=180.0, max_gap_frames=0, choose="all", ignore=(), look_every=1
+        finder="mediapipe",
+        finder_model="",
+        min_size_px=40,
+        max_yaw_deg=180.0,
+        max_gap_frames=0,
+        choose="all",
+        ignore=(),
+        look_every=1,
     )
     try:
         with FileSource(path) as source:

@@ -68,7 +68,10 @@ def evaluate_clip(
     settings = load_settings(None, {"restore": {"engine": engine, "model": model}})
     frames = read_frames(path, count)
     print(f"{path.name}, {kind}: {len(frames)} frames", file=sys.stderr)
-    with closing(open_finder(settings.faces.finder)) as finder, open_engine(engine, model) as runner:
+    with (
+        closing(open_finder(settings.faces.finder, settings.faces.finder_model)) as finder,
+        open_engine(engine, model) as runner,
+    ):
         truth = see(frames, settings, finder, every=1)
         if not any(truth):
             raise InputError(f"no face found in {path}")
@@ -126,7 +129,7 @@ def run(
             yield found
 
     finding = FaceFinding(finder, settings.faces, engine.spec.margin, stats)
-    mended = restore(noted(), engine, settings.restore, settings.faces.max_gap_frames, stats)
+    mended = restore(noted(), engine, settings.restore, stats)
     return tracks, [item for item in paste(mended, False, stats) if isinstance(item, Frame)]
 
 

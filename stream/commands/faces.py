@@ -30,7 +30,7 @@ def faces(source: Path, config: Path | None, **options: Any) -> None:
 
     settings = load_settings(config, as_tables(options))
     run = settings.restore
-    finder = open_finder(settings.faces.finder)
+    finder = open_finder(settings.faces.finder, settings.faces.finder_model)
     try:
         with open_engine(run.engine, run.model, Options(run.threads, run.device)) as engine:
             for line in list_faces(source, settings, finder, engine):

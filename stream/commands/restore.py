@@ -116,7 +116,7 @@ def restore(
     reports: list[dict[str, Any]] = []
     run = settings.restore
     with open_shared(run.engine, run.model, run.batch, Options(run.threads, run.device)) as shared:
-        finder = open_finder(settings.faces.finder)
+        finder = open_finder(settings.faces.finder, settings.faces.finder_model)
         try:
             run_jobs(jobs, lambda job: restore_file(job, settings, finder, shared.seat()), reports)
         finally:

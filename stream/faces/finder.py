@@ -34,26 +34,33 @@ class Finder(Protocol):
         ...
 
 
-def _mediapipe() -> Finder:
+def _yunet(model: str) -> Finder:
+    from stream.faces.yunet_finder import YuNetFinder
+
+    return YuNetFinder(model)
+
+
+def _mediapipe(model: str) -> Finder:
     from stream.faces.mediapipe_finder import MediaPipeFinder
 
     return MediaPipeFinder()
 
 
-FINDERS: dict[str, Callable[[], Finder]] = {"mediapipe": _mediapipe}
+FINDERS: dict[str, Callable[[str], Finder]] = {"mediapipe": _mediapipe, "yunet": _yunet}
 
 
-def open_finder(name: str) -> Finder:
-    """The finder of that name.
+def open_finder(name: str, model: str = "") -> Finder:
+    """The finder of that name; `model` is its file where it does not come with the package.
 
     Raises:
         UsageError: there is none.
+        InputError: its model cannot be loaded.
         SystemLibraryError: a library that it loads is not installed.
     """
     if name not in FINDERS:
         near = difflib.get_close_matches(name, FINDERS, n=1, cutoff=0.4)
         raise UsageError(f"unknown finder '{name}'; " + (f"did you mean '{near[0]}'?" if near else ", ".join(FINDERS)))
-    return FINDERS[name]()
+    return FINDERS[name](model)
 
 
 def tiles(width: int, height: int, side: int) -> list[Rect]:

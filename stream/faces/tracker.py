@@ -25,6 +25,7 @@ class Tracker:
     def __init__(self, max_gap: int, min_cutoff_hz: float = 1.5, beta: float = 4.0) -> None:
         """A track that was not seen for more than `max_gap` frames ends."""
         self._max_gap, self._min_cutoff, self._beta = max_gap, min_cutoff_hz, beta
+        self._fade = 1 / (max_gap + 1)
         self._states: list[_State] = []
         self._next_id = 1
 
@@ -42,17 +43,20 @@ class Tracker:
         state = next(s for s in self._states if s.track.id == track_id)
         old = state.track
         if face is None:
-            state.track = replace(old, age=old.age + 1, lost=old.lost + 1)
+            shown = max(0.0, old.shown - self._fade)
+            state.track = replace(old, age=old.age + 1, lost=old.lost + 1, shown=shown)
             return
         eyes = float(np.hypot(*(face.landmarks[1] - face.landmarks[0])))
         smooth = state.filter.step(face.landmarks, passed_s, max(eyes, 1.0))
-        state.track = replace(old, face=face, landmarks=smooth, age=old.age + 1, lost=0)
+        shown = min(1.0, old.shown + self._fade)
+        state.track = replace(old, face=face, landmarks=smooth, age=old.age + 1, lost=0, shown=shown)
 
-    def add(self, face: Face) -> bool:
-        """Start a track for a face, unless one holds it already."""
+    def add(self, face: Face, with_scene: bool = False) -> bool:
+        """Start a track for a face, unless one holds it already. It fades in, but for one that a scene begins with."""
         if any(overlap(face.box, s.track.face.box) > SAME for s in self._states):
             return False
-        state = _State(Track(self._next_id, face, face.landmarks, 0, 0), OneEuro(self._min_cutoff, self._beta))
+        track = Track(self._next_id, face, face.landmarks, 0, 0, 1.0 if with_scene else self._fade)
+        state = _State(track, OneEuro(self._min_cutoff, self._beta))
         state.filter.step(face.landmarks, 0.0, 1.0)
         self._states.append(state)
         self._next_id += 1

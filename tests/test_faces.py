@@ -181,3 +181,18 @@ def test_smoothing_stills_a_still_face_and_does_not_lag_a_moving_one():
         lag = float(np.abs(moving.step(at, 1 / 30, 20.0) - at).max())
     assert np.diff(np.array(outs[30:]), axis=0).std() < 0.5 * np.sqrt(2) * 0.5, "jitter at most half of the raw points'"
     assert lag < 8.0, "less than one frame behind at 12 eye distances a second"
+
+
+def test_faces_are_found_in_large_frames_under_the_benchmarks_kernels(shared, finder):
+    pytest.importorskip("torch", reason="the training extra is not installed")
+    from training.finding import find_in_frames, markdown
+    from training.protocol import load_kernels
+
+    known = load_kernels(shared / "kernels" / "levin.npz")
+    kernels = {"sharp": None, "c1": known["c1"], "c8": known["c8"]}
+    rows = find_in_frames(shared / "lfw_pairs", kernels, 4, 80.0, finder)
+    assert [row.found for row in rows.values()] == [4, 4, 4]
+    assert max(row.false for row in rows.values()) <= 1
+    errors = [float(np.mean(row.point_error)) for row in rows.values()]
+    assert errors[0] == 0 < errors[1] < errors[2] < 0.3
+    assert "| found | 1.000 | 1.000 | 1.000 |" in markdown(rows, 80)

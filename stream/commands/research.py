@@ -106,6 +106,7 @@ def export(weights: Path, output: Path, with_torch: bool) -> None:
 @click.option(
     "--video", "videos", multiple=True, type=click.Path(path_type=Path), help="Sharp clips in place of faces."
 )
+@click.option("--find", "face_px", type=float, help="How well faces of that width are found in 1920x1080.")
 @click.option("--smear", "kinds", multiple=True, default=("shake", "head", "average", "untouched"), show_default=True)
 @click.option("--frames", type=click.IntRange(3), default=120, show_default=True, help="Of each clip, its first.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers as JSON as well.")
@@ -114,6 +115,7 @@ def evaluate(
     models: tuple[str, ...],
     folds: str,
     videos: tuple[Path, ...],
+    face_px: float | None,
     kinds: tuple[str, ...],
     frames: int,
     as_json: Path | None,
@@ -127,10 +129,14 @@ def evaluate(
       unsmear evaluate --model fast --faces ../shared/data/lfw_pairs --sheet sheet.png
       unsmear evaluate --pairs ../shared/data/lfw_pairs/pairs.csv --verifier verify.param
       unsmear evaluate --video clip.mp4 --smear shake --frames 60
+      unsmear evaluate --find 50 --count 60
     """
     require_torch()
     if videos:
         evaluate_videos(videos, kinds, frames, models[0], setting["engines"][0], setting["verifier"], as_json)
+        return
+    if face_px is not None:
+        evaluate_finding(setting["faces"], setting["kernels"], setting["count"], face_px)
         return
     from training import report
     from training.evaluate import Setting
@@ -175,6 +181,19 @@ def evaluate_videos(
     click.echo(markdown(rows))
     if as_json is not None:
         as_json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+
+
+def evaluate_finding(faces: Path, kernels: Path, count: int, face_px: float) -> None:
+    """How many faces are found under each kernel, and how far their points are off."""
+    from contextlib import closing
+
+    from stream.faces.finder import open_finder
+    from training.finding import find_in_frames, markdown
+    from training.protocol import load_kernels
+
+    with closing(open_finder("mediapipe")) as finder:
+        rows = find_in_frames(faces, {"sharp": None, **load_kernels(kernels)}, count, face_px, finder)
+    click.echo(markdown(rows, face_px))
 
 
 def require_torch() -> None:

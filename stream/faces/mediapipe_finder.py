@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 MODELS = Path(__file__).parent / "models"
 
+SEARCH = 0.4  # score from which a face is one where none was known,
+GLIMPSE = 0.25  # and where one is expected
+MOUTH = 0.83  # width of a mouth beside the distance of the eyes, as the template has it
 # Points of the mesh: lids and corners of each eye (their mean is the eye), nose tip, mouth corners; image-left first.
 _POINTS = ([33, 133, 159, 145], [362, 263, 386, 374], [1], [61], [291])
 
@@ -55,7 +58,7 @@ class MediaPipeFinder:
         self._detector = vision.FaceDetector.create_from_options(
             vision.FaceDetectorOptions(
                 BaseOptions(model_asset_path=str(MODELS / "face_detection_full_range.tflite")),
-                min_detection_confidence=0.5,
+                min_detection_confidence=GLIMPSE,
             )
         )
         self._landmarker = vision.FaceLandmarker.create_from_options(
@@ -75,6 +78,7 @@ class MediaPipeFinder:
             (b.origin_x, b.origin_y, b.origin_x + b.width, b.origin_y + b.height, d.categories[0].score)
             for d in found
             for b in [d.bounding_box]
+            if d.categories[0].score >= SEARCH
         ]
         return np.array(rows, np.float64).reshape(-1, 5)
 
@@ -82,13 +86,33 @@ class MediaPipeFinder:
         """See `Finder.look`."""
         with self._hushed():
             found = self._landmarker.detect(self._picture(image)).face_landmarks
-        if not found:
-            return None
+        if not found:  # too blurred for the landmarker: the detector sees it still, and where its features are
+            return self._glimpse(image)
         size = np.array(image.shape[1::-1], np.float64)
         mesh = np.array([(p.x, p.y, p.z) for p in found[0]])
         points = np.array([mesh[i, :2].mean(0) for i in _POINTS]) * size - 0.5  # pixel centres are whole numbers here
         low, high = mesh[:, :2].min(0) * size, mesh[:, :2].max(0) * size
         return Face(np.concatenate([low, high]), points, 1.0, _yaw(mesh))
+
+    def _glimpse(self, image: NDArray[np.uint8]) -> Face | None:
+        """The face in the middle of a picture by the detector's own six points: coarser than the landmarker's."""
+        with self._hushed():
+            found = self._detector.detect(self._picture(image)).detections
+        size = np.array(image.shape[1::-1], np.float64)
+
+        def distance(detection: Any) -> float:
+            b = detection.bounding_box
+            return float(np.hypot(*(np.array([b.origin_x + b.width / 2, b.origin_y + b.height / 2]) - size / 2)))
+
+        nearest = min(found, key=distance, default=None)
+        if nearest is None or distance(nearest) > size[0] / 4:
+            return None
+        left, right, nose, mouth = np.array([(p.x, p.y) for p in nearest.keypoints[:4]]) * size - 0.5
+        half_mouth = MOUTH * (right - left) / 2
+        b = nearest.bounding_box
+        box = np.array([b.origin_x, b.origin_y, b.origin_x + b.width, b.origin_y + b.height], np.float64)
+        points = np.stack([left, right, nose, mouth - half_mouth, mouth + half_mouth])
+        return Face(box, points, float(nearest.categories[0].score), 0.0)
 
     def _hushed(self) -> AbstractContextManager[None]:
         self._noisy -= 1

@@ -19,7 +19,7 @@ from stream.stats import Stats
 
 LOOK = 2.0  # side of the square around a face that is looked at again, in widths of its box
 HOLD = 1.2  # times larger must another face be to become the largest
-CUT = 0.11  # mean difference of two frames' luma, of its range, from which they are two scenes
+CUT = 0.5  # mean difference of two frames' luma beside its own spread, from which they are two scenes, dark ones too
 
 
 class FaceSettings(Struct, frozen=True, kw_only=True):
@@ -140,7 +140,10 @@ class FaceFinding:
     def _is_new_scene(self, frame: Frame) -> bool:
         signature = thumbnail(frame)
         before, self._signature = self._signature, signature
-        return before is None or before.shape != signature.shape or float(np.abs(signature - before).mean()) > CUT
+        if before is None or before.shape != signature.shape:
+            return True
+        spread = (float(before.std()) + float(signature.std())) / 2 + 0.02
+        return float(np.abs(signature - before).mean()) > CUT * spread
 
     def _again(self, frame: Frame, track: Track) -> Face | None:
         box = track.face.box

@@ -84,7 +84,8 @@ def test_small_and_turned_faces_are_left_alone_and_counted(clip, finder):
     assert stats.passed_over["turned away"] >= 10
 
 
-def test_a_cut_starts_new_tracks_and_nothing_is_carried_over(tmp_path, finder, photograph):
+@pytest.mark.parametrize("dark", [1, 4])
+def test_a_cut_starts_new_tracks_and_nothing_is_carried_over(tmp_path, finder, photograph, dark):
     import av
 
     path = tmp_path / "cut.mp4"
@@ -97,7 +98,7 @@ def test_a_cut_starts_new_tracks_and_nothing_is_carried_over(tmp_path, finder, p
         stream = out.add_stream("libx264", rate=25, options={"crf": "8"})
         stream.width, stream.height, stream.pix_fmt = 480, 448, "yuv420p"
         for shot in shots:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(shot), format="rgb24")))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(shot // dark), format="rgb24")))
         out.mux(stream.encode(None))
     found, _ = find_all(path, finder)
     ids = [tuple(c.track.id for c in f.crops) for f in found]

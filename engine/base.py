@@ -28,6 +28,7 @@ class ModelSpec:
 
     name: str
     margin: int = 0  # px of real surroundings on each side of an input crop
+    frames: int = 1  # that the model sees of a face: this one, and the one before behind it in the channels
     kernels: bool = False  # whether it also returns the motion kernels that it found
     version: str = ""
     macs: int = 0  # multiply-accumulates a face; 0 where the file does not say
@@ -35,7 +36,7 @@ class ModelSpec:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of one input crop."""
-        return CROP_HEIGHT + 2 * self.margin, CROP_WIDTH + 2 * self.margin, 3
+        return CROP_HEIGHT + 2 * self.margin, CROP_WIDTH + 2 * self.margin, 3 * self.frames
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], source: str) -> ModelSpec:
@@ -48,6 +49,7 @@ class ModelSpec:
             return cls(
                 metadata["unsmear.name"],
                 int(metadata["unsmear.margin"]),
+                int(metadata.get("unsmear.frames", 1)),
                 metadata["unsmear.kernels"] == "1",
                 metadata.get("unsmear.version", ""),
                 int(metadata.get("unsmear.macs", 0)),
@@ -72,7 +74,7 @@ class Engine(Protocol):
     about: dict[str, Any]  # "engine", and what is worth telling: precision, device, parity, what `auto` passed over
 
     def run(self, crops: NDArray[np.uint8]) -> Restored:
-        """Restore crops (N, 112 + 2 margin, 96 + 2 margin, 3), RGB, N >= 1.
+        """Restore crops (N, 112 + 2 margin, 96 + 2 margin, 3 frames), RGB, N >= 1.
 
         Raises:
             EngineError: the device failed. The crops are as they were.

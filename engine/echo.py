@@ -18,7 +18,7 @@ class EchoEngine(Engine):
     def run(self, crops: NDArray[np.uint8]) -> Restored:
         """See `Engine.run`."""
         m = self.spec.margin
-        return Restored(crops[:, m : m + CROP_HEIGHT, m : m + CROP_WIDTH], None)
+        return Restored(crops[:, m : m + CROP_HEIGHT, m : m + CROP_WIDTH, :3], None)
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -63,10 +63,10 @@ def measure(engine: Engine, model: Path) -> Difference:
 
 def fixed_crops(spec: ModelSpec) -> NDArray[np.uint8]:
     """The same `CROPS` pictures every time: noise with natural pictures' spectrum (1/f), the later ones smeared."""
-    height, width, _ = spec.input_shape
+    height, width, channels = spec.input_shape
     rng = np.random.default_rng(1)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    spectrum = np.fft.rfft2(rng.standard_normal((CROPS, 3, height, width))) / np.maximum(frequency, 1 / height)
+    spectrum = np.fft.rfft2(rng.standard_normal((CROPS, channels, height, width))) / np.maximum(frequency, 1 / height)
     smear = np.sinc(np.fft.rfftfreq(width) * np.linspace(0, 12, CROPS)[:, None])  # px, along the rows
     pictures = np.fft.irfft2(spectrum * smear[:, None, None], (height, width))
     pictures = 128 + 48 * pictures / pictures.std((1, 2, 3), keepdims=True)

@@ -43,8 +43,12 @@ def tile_side(min_size_px: int) -> int:
 class FaceFinding:
     """Frames in, frames with crops out."""
 
-    def __init__(self, finder: Finder, settings: FaceSettings, margin: int, stats: Stats) -> None:
+    def __init__(self, finder: Finder, settings: FaceSettings, margin: int, stats: Stats, frames: int = 1) -> None:
+        """Crops have `margin` px of surroundings, and behind them the same face's of the frame before, if two `frames`
+        are wanted."""
         self._finder, self._settings, self._margin, self._stats = finder, settings, margin, stats
+        self._frames = frames
+        self._before: dict[int, NDArray[np.uint8]] = {}  # track -> its crop in the frame before
         self._tracker = Tracker(settings.max_gap_frames)
         self._signature: NDArray[np.float32] | None = None
         self._time: Fraction | None = None
@@ -103,6 +107,7 @@ class FaceFinding:
 
     def _crops(self, frame: Frame) -> tuple[Crop, ...]:
         crops = []
+        before, self._before = self._before, {}
         chosen = self._choose(self._tracker.tracks)
         for track in self._tracker.tracks:
             why = self._why_not(track) if track.id in chosen else "not chosen"
@@ -110,7 +115,11 @@ class FaceFinding:
                 self._stats.passed_over[why] += 1
                 continue
             matrix = align.similarity(track.landmarks)
-            crops.append(Crop(track, matrix, cut_crop(frame, matrix, self._margin)))
+            image = cut_crop(frame, matrix, self._margin)
+            if self._frames == 2:  # a track's first frame stands twice
+                self._before[track.id] = image
+                image = np.concatenate([image, before.get(track.id, image)], 2)
+            crops.append(Crop(track, matrix, image))
         return tuple(crops)
 
     def _why_not(self, track: Track) -> str | None:

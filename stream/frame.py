@@ -88,11 +88,11 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A face cut out of a frame for the engine."""
+    """A face cut out of a frame for the engine, with what it looked like in the frame before where that is wanted."""
 
     track: Track
     matrix: NDArray[np.float64]  # (2, 3), frame px to crop px (without margin)
-    image: NDArray[np.uint8]  # (112 + 2 margin, 96 + 2 margin, 3) RGB
+    image: NDArray[np.uint8]  # (112 + 2 margin, 96 + 2 margin, 3 frames) RGB, the newest first
 
 
 class Motion(NamedTuple):

@@ -54,7 +54,7 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
         with FileSink(job.output, source.info, settings.encoder, job.overwrite) as sink:
             try:
                 with Lanes() as lanes:
-                    finding = FaceFinding(finder, faces, engine.spec.margin, stats)
+                    finding = FaceFinding(finder, faces, engine.spec.margin, stats, engine.spec.frames)
                     frames = lanes.run("read", source)
                     found = lanes.run("find", finding.run(frames))
                     mended = lanes.run("restore", restore(found, engine, run, stats))
@@ -110,7 +110,9 @@ def list_faces(source: Path, settings: RestoreSettings, finder: Finder, engine: 
     """
     stats = Stats()
     with FileSource(source) as opened, Lanes() as lanes:
-        found = lanes.run("find", FaceFinding(finder, settings.faces, engine.spec.margin, stats).run(opened))
+        found = lanes.run(
+            "find", FaceFinding(finder, settings.faces, engine.spec.margin, stats, engine.spec.frames).run(opened)
+        )
         for item in restore(found, engine, settings.restore, stats):
             if isinstance(item, Mended):
                 frame = item.frame

@@ -125,6 +125,31 @@ def test_a_frozen_part_does_not_learn():
     assert network.repair.head.weight.grad is not None
 
 
+def test_a_frame_more_is_not_heeded_until_it_is_learned(tmp_path, smeared):
+    one = start(aware(), tmp_path / "one", None, torch.device("cpu"))
+    torch.nn.init.normal_(one.ema.repair.head.weight, std=0.01)
+    (tmp_path / "one").mkdir()
+    save(tmp_path / "one", one, aware())
+    config = aware(load_config(shipped("two_frames")))
+    assert config.network.frames == 2
+    two = start(config, tmp_path / "two", tmp_path / "one" / "ema.pt", torch.device("cpu"))
+    _, blurry, _ = smeared
+    both = torch.cat([blurry, blurry.flip(0)], 1)
+    with torch.no_grad():
+        known, more = two.network(both), two.network(torch.cat([blurry, blurry], 1))
+    assert torch.allclose(known.image, more.image, atol=1e-5)
+    two.network(both).image.square().mean().backward()
+    assert two.network.guess.stem.weight.grad[:, 12:].abs().max() > 0, "and it can be learned"
+    (tmp_path / "two").mkdir()
+    save(tmp_path / "two", two, config)
+    export(tmp_path / "two" / "ema.pt", tmp_path / "two.onnx")
+    with open_engine("onnxruntime", str(tmp_path / "two.onnx")) as engine:
+        assert engine.spec.frames == 2 and engine.spec.input_shape == (144, 128, 6)
+        crops = (both * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        expected = (known.image.clamp(0, 1) * 255).permute(0, 2, 3, 1).numpy()
+        assert np.abs(engine.run(crops).crops - expected).max() <= 2, "the weights are kept in half precision"
+
+
 def test_the_exported_network_returns_the_motion_too(tmp_path, smeared):
     config = aware()
     state = start(config, tmp_path, None, torch.device("cpu"))

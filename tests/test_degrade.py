@@ -8,9 +8,9 @@ torch = pytest.importorskip("torch", reason="the training extra is not installed
 from msgspec.structs import replace  # noqa: E402
 
 from stream.settings import shipped  # noqa: E402
-from training.config import DegradeConfig, load_config  # noqa: E402
+from training.config import DegradeConfig, NeighbourConfig, load_config  # noqa: E402
 from training.degrade import make_batch  # noqa: E402
-from training.kernels import KernelConfig, draw_kernels  # noqa: E402
+from training.kernels import KernelConfig, draw_kernels, draw_sequences  # noqa: E402
 from training.spoil import h264, jpeg, spoil  # noqa: E402
 
 CLEAN = replace(
@@ -109,6 +109,49 @@ def test_averaged_frames_leave_a_few_spots():
     assert (spots > 0).sum((1, 2)).max() <= 5 * 4, "each between four pixels"
     assert np.median((line > 0).sum((1, 2))) > 30
     assert np.allclose(spots.sum((1, 2)), 1, atol=1e-5)
+
+
+def test_successive_kernels_are_parts_of_one_path_each_about_its_own_middle():
+    config = replace(KERNELS, valid_min_px=15, valid_max_px=15)
+    pairs = draw_sequences(np.random.default_rng(0), 100, 2, config)
+    assert pairs.shape == (100, 2, 33, 33) and np.allclose(pairs.sum((2, 3)), 1, atol=1e-5)
+    sides = [max(np.ptp(axis) + 1 for axis in np.nonzero(kernel)) for kernel in pairs[:, 0]]
+    assert 13 <= np.median(sides) <= 15, "the newest has the size that was asked for"
+    y, x = np.indices((33, 33))
+    assert all(np.abs((pairs * axis).sum((2, 3)) - 16).max() < 0.05 for axis in (x, y))
+    assert np.abs(pairs[:, 0] - pairs[:, 1]).sum((1, 2)).min() > 0.1, "another part, another kernel"
+    alone = draw_sequences(np.random.default_rng(0), 100, 1, config)[:, 0]
+    assert np.array_equal(alone, draw_kernels(np.random.default_rng(0), 100, config))
+
+
+NEIGHBOUR = NeighbourConfig(
+    shift_px=0.0, turn_deg=0.0, same_share=0.0, other_share=0.0, wrong_share=0.0, twice_share=0.0
+)
+
+
+def two(faces, kernels=KERNELS, **shares):
+    rng = np.random.default_rng(3)
+    found = make_batch(faces, np.arange(len(faces)), rng, kernels, CLEAN, 0, neighbour=replace(NEIGHBOUR, **shares))
+    assert found.blurry.shape == (len(faces), 6, 112, 96)
+    return found, found.blurry[:, :3], found.blurry[:, 3:]
+
+
+def test_the_frame_before_is_the_same_face_under_another_motion(faces):
+    _, now, before = two(faces)
+    assert not torch.allclose(now, before, atol=0.05)
+    lowpass = torch.nn.functional.avg_pool2d
+    assert (lowpass(now, 16) - lowpass(before, 16)).abs().mean() < 0.05, "in its place"
+    _, now, before = two(faces, twice_share=1.0)
+    assert torch.equal(now, before)
+    _, now, before = two(faces, same_share=1.0)
+    assert (now - before).abs().mean() < 0.03, "a little larger or smaller, nothing more"
+
+
+def test_the_frame_before_may_be_another_face(faces):
+    others = faces.copy()
+    others[1::2, ..., :3] = 255 - others[1::2, ..., :3]
+    _, now, before = two(others, wrong_share=1.0)
+    assert (now - (1 - before)).abs().mean() < 0.1 < (now - before).abs().mean()
 
 
 def test_a_mild_kernel_stays_small():

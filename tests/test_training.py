@@ -278,6 +278,25 @@ def test_the_losses_are_those_of_equations_6_to_8():
 GOLDEN = 0.0325323
 
 
+def test_a_network_of_two_frames_learns_and_needs_its_table(faces, tmp_path):
+    from stream.errors import UsageError
+    from training.config import NeighbourConfig
+
+    none = dict.fromkeys(("same_share", "other_share", "wrong_share", "twice_share"), 0.1)
+    config = small(faces, steps=3, part_px=(112, 96))
+    config = replace(
+        config,
+        network=replace(config.network, frames=2),
+        neighbour=NeighbourConfig(shift_px=1.0, turn_deg=1.0, **none),
+    )
+    train(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["step"] == 3
+    text = shipped("two_frames").read_text()
+    (tmp_path / "without.toml").write_text(text.replace("frames = 2", "frames = 1"))
+    with pytest.raises(UsageError, match=r"\[neighbour\]"):
+        load_config(tmp_path / "without.toml")
+
+
 def test_twenty_steps_have_the_loss_that_they_always_had(faces, tmp_path):
     """A change of data, network, loss or optimiser shows here first; set it anew when the change is meant."""
     config = small(faces, steps=20, whole_steps=5)

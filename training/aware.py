@@ -112,7 +112,10 @@ class Wiener(nn.Module):
 
 
 class Aware(nn.Module):
-    """The whole: (N, 3, 112 + 2 margin, 96 + 2 margin) to the face, its kernel and the first guess."""
+    """The whole: (N, 3 frames, 112 + 2 margin, 96 + 2 margin) to the face, its kernel and the first guess.
+
+    A frame before the first helps the guess alone: what one motion took from a face, another kept.
+    """
 
     def __init__(self, margin: int, guess: UNet, repair: UNet, features: int) -> None:
         super().__init__()
@@ -124,8 +127,9 @@ class Aware(nn.Module):
 
     def forward(self, x: Tensor, true_kernel: Tensor | None = None) -> Answer:
         """See the class. With a true kernel (N, 33, 33), how far the rest would get if the motion were known."""
-        blurry = inner(x, self.margin)
-        features = self.guess.trunk(F.pixel_unshuffle(blurry, 2))
+        frames = inner(x, self.margin)
+        features = self.guess.trunk(F.pixel_unshuffle(frames, 2))
+        x, blurry = x[:, :3], frames[:, :3]
         guess = blurry + F.pixel_shuffle(self.guess.head(features), 2)
         kernel, doubts = self.finder(blurry, guess, features)
         if true_kernel is not None:

@@ -58,7 +58,7 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
                 # A plain U-Net's weights are a kernel-aware network's guess, which may have fewer blocks.
                 part = network.guess
                 values = {name: value for name, value in values.items() if name in part.state_dict()}
-            part.load_state_dict(values)
+            part.load_state_dict(widened(values, part))
         for name in config.optimizer.frozen:
             network.get_submodule(name).requires_grad_(False)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -77,6 +77,17 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
             f"{weights or run} holds another network than the config's: {str(error).splitlines()[0]}"
         ) from error
     return state
+
+
+def widened(values: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights of a network that sees fewer frames: what it does not know of, it does not heed at first."""
+    wanted = network.state_dict()
+    return {
+        name: torch.cat([value, value.new_zeros(len(value), more, *value.shape[2:])], 1)
+        if name.endswith("stem.weight") and (more := wanted[name].shape[1] - value.shape[1]) > 0
+        else value
+        for name, value in values.items()
+    }
 
 
 def make_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from stream import settings
+from stream.errors import UsageError
 from training.kernels import KernelConfig
 from training.network import NetworkConfig
 
@@ -40,6 +41,17 @@ class DegradeConfig(Struct, frozen=True, kw_only=True):
     turn_deg: Annotated[float, Meta(ge=0, le=45)]
     turn_scale: Annotated[float, Meta(ge=0, le=0.5)]
     gain: Share
+
+
+class NeighbourConfig(Struct, frozen=True, kw_only=True):
+    """The frame before, for networks of two frames: the same face a little moved, under the motion before this one."""
+
+    shift_px: Annotated[float, Meta(ge=0, le=16)]
+    turn_deg: Annotated[float, Meta(ge=0, le=45)]
+    same_share: Share
+    other_share: Share
+    wrong_share: Share
+    twice_share: Share
 
 
 class LossConfig(Struct, frozen=True, kw_only=True):
@@ -95,12 +107,16 @@ class TrainConfig(Struct, frozen=True, kw_only=True):
     loss: LossConfig
     optimizer: OptimizerConfig
     run: RunConfig
+    neighbour: NeighbourConfig | None = None
 
 
 def load_config(path: Path) -> TrainConfig:
     """A run's settings; every key must be there, none may be unknown.
 
     Raises:
-        UsageError: see `stream.settings.build`.
+        UsageError: see `stream.settings.build`; or [neighbour] does not fit the network.
     """
-    return settings.build(TrainConfig, settings.load_toml(path), str(path))
+    config = settings.build(TrainConfig, settings.load_toml(path), str(path))
+    if (config.network.frames == 2) != (config.neighbour is not None):
+        raise UsageError(f"{path}: a network of two frames needs the table [neighbour], and only such a one")
+    return config

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
-from training.config import DegradeConfig
+from training.config import DegradeConfig, NeighbourConfig
 from training.data import MARGIN
-from training.kernels import KernelConfig, draw_kernels
+from training.kernels import KernelConfig, draw_sequences
 from training.spoil import spoil
 
 GAMMA = 2.2  # light is the value to this power, nearly
@@ -25,7 +25,7 @@ GAMMA = 2.2  # light is the value to this power, nearly
 class Batch(NamedTuple):
     """One training batch, float32 in [0, 1]."""
 
-    blurry: Tensor  # (N, 3, 112 + 2 margin, 96 + 2 margin)
+    blurry: Tensor  # (N, 3 frames, 112 + 2 margin, 96 + 2 margin), the newest frame first
     sharp: Tensor  # (N, 3, 112, 96)
     mask: Tensor  # (N, 1, 112, 96), 1 where the blurry pixel was made of pixels that the source picture had
     kernels: Tensor  # (N, side, side)
@@ -52,10 +52,12 @@ def make_batch(
     degrade: DegradeConfig,
     margin: int,
     size: tuple[int, int] = (CROP_HEIGHT, CROP_WIDTH),
+    neighbour: NeighbourConfig | None = None,
 ) -> Batch:
     """The faces of `indices` moved, flipped, brightened, blurred, made noisy and compressed.
 
-    A `size` (height, width) smaller than the crop cuts a part out of each, where the picture covers it best.
+    With a `neighbour`, the same faces as the frame before shows them stand behind them. A `size` (height, width)
+    smaller than the crop cuts a part out of each, where the picture covers it best.
     """
     reach = kernels.side_px // 2
     x = _sharp(faces, indices, rng, degrade, size, margin + reach)
@@ -64,11 +66,44 @@ def make_batch(
         x[soft, :3] = blur(x[soft, :3], _gaussians(rng, len(soft), degrade.soft_sigma_px))
     for i in np.flatnonzero(rng.random(len(x)) < degrade.small_share):
         x[i, :3] = _enlarged(x[i, :3], rng.uniform(degrade.small_scale, 1))
-    y, k = _smear(x, rng, kernels, degrade)
+    drawn = draw_sequences(rng, len(x), 1 if neighbour is None else 2, kernels)
+    drawn[rng.random(len(x)) < degrade.unblurred_share] = _delta(kernels.side_px)
+    y, k = _smear(x, drawn[:, 0], rng, degrade)
     centre = (..., slice(margin, margin + size[0]), slice(margin, margin + size[1]))
     sharp = x[:, :3, reach : x.shape[2] - reach, reach : x.shape[3] - reach][centre]
     mask = (y[:, 3:] > 0.995).float()[centre]
-    return Batch(spoil(y[:, :3], rng, degrade), sharp.contiguous(), mask, k)
+    blurry = spoil(y[:, :3], rng, degrade)
+    if neighbour is not None:
+        blurry = torch.cat([blurry, _frame_before(x, blurry, drawn, rng, degrade, neighbour)], 1)
+    return Batch(blurry, sharp.contiguous(), mask, k)
+
+
+def _frame_before(
+    x: Tensor,
+    blurry: Tensor,
+    drawn: NDArray[np.float32],
+    rng: np.random.Generator,
+    degrade: DegradeConfig,
+    config: NeighbourConfig,
+) -> Tensor:
+    """The frame before, (N, 3, ...), of sharp faces x: moved a little, under the motion before, or useless."""
+    count = len(x)
+    turn, scale = np.radians(rng.uniform(-config.turn_deg, config.turn_deg, count)), rng.uniform(0.98, 1.02, count)
+    shift = rng.uniform(-config.shift_px, config.shift_px, (count, 2)) * 2 / np.array(x.shape[:1:-1])
+    cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
+    theta = np.stack([np.stack([cos, -sin, shift[:, 0]], 1), np.stack([sin, cos, shift[:, 1]], 1)], 1)
+    grid = F.affine_grid(torch.from_numpy(theta.astype(np.float32)), list(x.shape), align_corners=False)
+    before = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    wrong = np.flatnonzero(rng.random(count) < config.wrong_share)
+    before[wrong] = before.roll(1, 0)[wrong]
+    same = rng.random(count) < config.same_share
+    other = rng.random(count) < config.other_share
+    kernels = np.where(same[:, None, None], drawn[:, 0], drawn[:, -1])
+    kernels = np.where(other[:, None, None], np.roll(drawn[:, -1], 1, 0), kernels).astype(np.float32)
+    found = spoil(_smear(before, kernels, rng, degrade)[0][:, :3], rng, degrade)
+    twice = np.flatnonzero(rng.random(count) < config.twice_share)
+    found[twice] = blurry[twice]
+    return found
 
 
 def _sharp(
@@ -109,13 +144,13 @@ def _turned(face: NDArray[np.uint8], rng: np.random.Generator, degrade: DegradeC
     return np.dstack([rgb, cv2.warpAffine(face[..., 3], matrix, (width, height))])
 
 
-def _smear(x: Tensor, rng: np.random.Generator, kernels: KernelConfig, degrade: DegradeConfig) -> tuple[Tensor, Tensor]:
+def _smear(
+    x: Tensor, drawn: NDArray[np.float32], rng: np.random.Generator, degrade: DegradeConfig
+) -> tuple[Tensor, Tensor]:
     """Faces (N, 4, H, W) smeared, side // 2 px cut off all round, and the kernels (N, side, side) that did it."""
-    count, reach = len(x), kernels.side_px // 2
+    count, reach = len(x), drawn.shape[-1] // 2
     inside = (..., slice(reach, x.shape[2] - reach), slice(reach, x.shape[3] - reach))
-    drawn = draw_kernels(rng, count, kernels)
-    drawn[rng.random(count) < degrade.unblurred_share] = _delta(kernels.side_px)
-    k = torch.from_numpy(drawn)
+    k = torch.from_numpy(drawn.copy())
     light = x.clone()
     linear = np.flatnonzero(rng.random(count) < degrade.linear_share)
     light[linear, :3] = light[linear, :3].clamp(min=0) ** GAMMA  # softening by FFT leaves tiny negatives

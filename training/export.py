@@ -21,7 +21,7 @@ OPSET = 18
 
 
 class CropModel(nn.Module):
-    """uint8 crops (N, 112 + 2 margin, 96 + 2 margin, 3) to uint8 crops (N, 112, 96, 3), and kernels (N, 33, 33)."""
+    """uint8 crops (N, 112 + 2 margin, 96 + 2 margin, 3 frames) to uint8 (N, 112, 96, 3), and kernels (N, 33, 33)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -49,9 +49,10 @@ def export(weights: Path, output: Path, with_torch: bool = False) -> None:
     about = {
         "unsmear.name": str(about["name"]),
         "unsmear.margin": str(config.margin),
+        "unsmear.frames": str(config.frames),
         "unsmear.kernels": str(int(isinstance(network, Aware))),
         "unsmear.version": digest,
-        "unsmear.macs": str(count_macs(network, config.margin)),
+        "unsmear.macs": str(count_macs(network, config.margin, config.frames)),
         "unsmear.faces_seen": str(about["faces"]),
         "unsmear.terms": "Weights: research, non-commercial. A restored face is a guess, no evidence of identity.",
     }
@@ -64,7 +65,8 @@ def export(weights: Path, output: Path, with_torch: bool = False) -> None:
 
 
 def _trace(network: nn.Module, config: NetworkConfig) -> torch.export.ExportedProgram:
-    example = torch.zeros(2, CROP_HEIGHT + 2 * config.margin, CROP_WIDTH + 2 * config.margin, 3, dtype=torch.uint8)
+    height, width = CROP_HEIGHT + 2 * config.margin, CROP_WIDTH + 2 * config.margin
+    example = torch.zeros(2, height, width, 3 * config.frames, dtype=torch.uint8)
     model = CropModel(network).eval()
     return torch.export.export(model, (example,), dynamic_shapes={"crops": {0: torch.export.Dim("N")}})
 

@@ -81,21 +81,30 @@ def rasterise(path: NDArray[np.float64], side_px: int, exposures: int = 0) -> ND
 
 def draw_kernels(rng: np.random.Generator, count: int, config: KernelConfig) -> NDArray[np.float32]:
     """`count` new kernels (count, side, side). The larger side of each one's support is its valid size."""
-    kernels = np.empty((count, config.side_px, config.side_px), np.float32)
+    return draw_sequences(rng, count, 1, config)[:, 0]
+
+
+def draw_sequences(rng: np.random.Generator, count: int, frames: int, config: KernelConfig) -> NDArray[np.float32]:
+    """`count` times the kernels of as many successive frames, the newest first, (count, frames, side, side).
+
+    They are parts of one path; the newest has the size that was drawn, each has its centre of mass in its own middle.
+    """
+    kernels = np.empty((count, frames, config.side_px, config.side_px), np.float32)
     for i in range(count):
         # Ten lengths are enough variety and keep the Cholesky factors cached.
         samples = int(np.linspace(config.samples_min, config.samples_max, 10)[rng.integers(10)])
         mild = rng.random() < config.mild_share
         valid = int(rng.integers(config.valid_min_px, (config.mild_max_px if mild else config.valid_max_px) + 1))
-        path = sample_paths(rng, 1, samples)[0]
+        path = sample_paths(rng, 1, samples * frames)[0]
         if rng.random() < config.jerky_share:
             path = uneven(rng, path)
         # Bilinear drawing widens a path by up to two pixels.
-        path *= (valid - 2) / np.ptp(path, axis=0).max()
-        # A path that dwells at one end has its centre of mass there and would reach past the rim.
-        reach = np.abs(path - path.mean(0)).max()
-        path *= min(1.0, (config.side_px / 2 - 1.5) / reach)
+        path *= (valid - 2) / np.ptp(path[-samples:], axis=0).max()
         stepped = rng.random() < config.stepped_share
         exposures = int(rng.integers(config.steps_min, config.steps_max + 1)) if stepped else 0
-        kernels[i] = rasterise(path, config.side_px, exposures)
+        for frame, part in enumerate(reversed(np.split(path, frames))):
+            # A path that dwells at one end has its centre of mass there and would reach past the rim.
+            reach = max(np.abs(part - part.mean(0)).max(), 1e-9)
+            fitting = part * min(1.0, (config.side_px / 2 - 1.5) / reach)
+            kernels[i, frame] = rasterise(fitting, config.side_px, exposures)
     return kernels

@@ -32,7 +32,7 @@ class RunLog:
             "config": msgspec.to_builtins(config),
             "revision": git.stdout.strip() or None,
             "parameters": count_parameters(network),
-            "macs": count_macs(copy.deepcopy(network).cpu(), config.network.margin),
+            "macs": count_macs(copy.deepcopy(network).cpu(), config.network.margin, config.network.frames),
             "torch": str(torch.__version__),
         }
         (run / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(about)))

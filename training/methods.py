@@ -95,6 +95,8 @@ def _model(runner: Engine, fill_margin: bool = False) -> Method:
         crops = cut(spoiled, m)
         if fill_margin:
             crops = np.pad(cut(spoiled, 0), ((0, 0), (m, m), (m, m), (0, 0)), mode="edge")
+        if runner.spec.frames == 2:  # a picture has no frame before it: it stands twice
+            crops = np.concatenate([crops, crops], 3)
         done = [runner.run(np.ascontiguousarray(crops[i : i + BATCH])) for i in range(0, len(crops), BATCH)]
         kernels = [part.kernels for part in done if part.kernels is not None]
         return Restored(np.concatenate([part.crops for part in done]), np.concatenate(kernels) if kernels else None)

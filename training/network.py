@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from msgspec import Struct
+from msgspec import Meta, Struct
 from torch import nn
 
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
@@ -21,6 +21,7 @@ class NetworkConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What a checkpoint needs to build its network again."""
 
     kind: Literal["inception", "unet", "aware"]
+    frames: Annotated[int, Meta(ge=1, le=2)] = 1  # that the network sees: this one, and the one before
     margin: int = 0  # px of surroundings round the crop that the network sees
     reduction: bool = True  # inception: the 1x1 reductions; false is the ablation of table 5
     widths: tuple[int, ...] = (32, 64, 128, 192)  # unet, and the guess of aware: channels a level, from half resolution
@@ -38,7 +39,7 @@ def build_network(config: NetworkConfig) -> nn.Module:
     if config.kind == "aware":
         return Aware(
             config.margin,
-            UNet(config.widths, config.blocks, config.up_blocks),
+            UNet(config.widths, config.blocks, config.up_blocks, inputs=12 * config.frames),
             UNet(
                 config.repair_widths,
                 config.repair_blocks,
@@ -47,7 +48,7 @@ def build_network(config: NetworkConfig) -> nn.Module:
             ),
             config.widths[0],
         )
-    return UNet(config.widths, config.blocks, config.up_blocks, config.margin)
+    return UNet(config.widths, config.blocks, config.up_blocks, config.margin, 12 * config.frames)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -55,11 +56,11 @@ def count_parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def count_macs(network: nn.Module, margin: int = 0) -> int:
+def count_macs(network: nn.Module, margin: int = 0, frames: int = 1) -> int:
     """Multiply-accumulates of the convolutions and matrix products for one face."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        network(torch.zeros(1, 3, CROP_HEIGHT + 2 * margin, CROP_WIDTH + 2 * margin))
+        network(torch.zeros(1, 3 * frames, CROP_HEIGHT + 2 * margin, CROP_WIDTH + 2 * margin))
     return int(counter.get_total_flops()) // 2

@@ -112,12 +112,14 @@ def validate(
     network.eval()
     for begin in range(0, len(faces), 16):
         indices = np.arange(begin, min(begin + 16, len(faces)))
-        batch = make_batch(faces, indices, rng, config.kernels, config.degrade, config.network.margin)
+        batch = make_batch(
+            faces, indices, rng, config.kernels, config.degrade, config.network.margin, neighbour=config.neighbour
+        )
         batch = Batch(*(part.to(device) for part in batch))
         answer = network(batch.blurry)
         answer = answer._replace(image=answer.image.clamp(0, 1))
         loss = losses.total(answer, batch, config.loss)
-        blurry = inner(batch.blurry, config.network.margin)
+        blurry = inner(batch.blurry[:, :3], config.network.margin)
         before, after = (
             -10 * float(losses.l2(image, batch.sharp, batch.mask).clamp(min=1e-10).log10())
             for image in (blurry, answer.image)
@@ -193,4 +195,5 @@ def batch_of(config: TrainConfig, faces: NDArray[np.uint8], count: int, step: in
     ]
     rng = np.random.default_rng([config.seed, 0, step])
     size = config.run.part_px if step < config.run.steps - config.run.whole_steps else (CROP_HEIGHT, CROP_WIDTH)
-    return make_batch(faces, np.concatenate(indices), rng, config.kernels, config.degrade, config.network.margin, size)
+    margin, faces_of_step = config.network.margin, np.concatenate(indices)
+    return make_batch(faces, faces_of_step, rng, config.kernels, config.degrade, margin, size, config.neighbour)

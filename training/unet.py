@@ -41,8 +41,8 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Answer:
-        """Blurry crops (N, 3, H, W) to sharp ones without the margin."""
-        return Answer(inner(x + F.pixel_shuffle(self.head(self.trunk(F.pixel_unshuffle(x, 2))), 2), self.margin))
+        """Blurry crops (N, 3 frames, H, W) to sharp ones of the first frame, without the margin."""
+        return Answer(inner(x[:, :3] + F.pixel_shuffle(self.head(self.trunk(F.pixel_unshuffle(x, 2))), 2), self.margin))
 
     def trunk(self, x: Tensor) -> Tensor:
         """(N, inputs, H / 2, W / 2) to features (N, widths[0], H / 2, W / 2), which the head reads."""

@@ -18,6 +18,7 @@ from stream.region import View, cut_crop, thumbnail
 from stream.stats import Stats
 
 LOOK = 2.0  # side of the square around a face that is looked at again, in widths of its box
+BIRTH = 0.45  # score from which a face starts a track; a held one may be less sure
 HOLD = 1.2  # times larger must another face be to become the largest
 CUT = 0.5  # mean difference of two frames' luma beside its own spread, from which they are two scenes, dark ones too
 
@@ -143,7 +144,7 @@ class FaceFinding:
                 if any(overlap(box, t.face.box) > SAME for t in self._tracker.tracks):
                     continue
                 face = self._look(frame, (box[:2] + box[2:]) / 2, 1.8 * float(box[2] - box[0]))
-                if face is not None and self._tracker.add(face, with_scene=everywhere):
+                if face is not None and face.score >= BIRTH and self._tracker.add(face, with_scene=everywhere):
                     self._stats.tracks += 1
 
     def _is_new_scene(self, frame: Frame) -> bool:

@@ -118,7 +118,8 @@ def restore(
     with open_shared(run.engine, run.model, run.batch, Options(run.threads, run.device)) as shared:
         finder = open_finder(settings.faces.finder, settings.faces.finder_model)
         try:
-            run_jobs(jobs, lambda job: restore_file(job, settings, finder, shared.seat()), reports)
+            with shared.seat() as engine:
+                run_jobs(jobs, lambda job: restore_file(job, settings, finder, engine), reports)
         finally:
             finder.close()
             if report is not None:

@@ -44,6 +44,8 @@ class SharedEngine:
         self._seats = 0
         self._reason: str | None = None  # why the engine was given up
         self._since_fault = FORGIVEN_AFTER
+        self._closing = threading.Lock()  # no call may be handed in behind the last one
+        self._closed = False
         ready: Future[Engine] = Future()
         self._thread = threading.Thread(target=self._work, args=(ready,), name="engine", daemon=True)
         self._thread.start()
@@ -52,13 +54,34 @@ class SharedEngine:
 
     def seat(self) -> Seat:
         """A stream's own access to the engine, an engine itself."""
-        self._seats += 1
+        with self._closing:
+            self._seats += 1
         return Seat(self)
+
+    def leave(self) -> None:
+        """A seat is given up."""
+        with self._closing:
+            self._seats -= 1
 
     def close(self) -> None:
         """Finish what was handed in, then free the device."""
-        self._calls.put(None)
+        with self._closing:
+            self._closed = True
+            self._calls.put(None)
         self._thread.join()
+
+    def hand_in(self, crops: NDArray[np.uint8]) -> Future[Restored]:
+        """Crops for the next batch; the answer comes when it is done.
+
+        Raises:
+            EngineError: the engine is closed.
+        """
+        call = _Call(crops)
+        with self._closing:
+            if self._closed:
+                raise EngineError("the engine is closed")
+            self._calls.put(call)
+        return call.answer
 
     def __enter__(self) -> SharedEngine:
         return self
@@ -80,10 +103,11 @@ class SharedEngine:
             try:
                 _deliver(calls, engine)
                 self._since_fault += 1
-            except EngineError as error:
-                _fail(calls, error)
-                engine = self._again(engine, error)
-        with contextlib.suppress(EngineError):
+            except Exception as error:  # a vendor's library may raise anything: no caller may wait for ever
+                fault = error if isinstance(error, EngineError) else EngineError(f"{type(error).__name__}: {error}")
+                _fail(calls, fault)
+                engine = self._again(engine, fault)
+        with contextlib.suppress(Exception):
             engine.close()
 
     def _gather(self) -> list[_Call]:
@@ -115,11 +139,11 @@ class SharedEngine:
             return engine
         self._since_fault = 0
         log.warning("the engine failed (%s); making it anew", error)
-        with contextlib.suppress(EngineError):
+        with contextlib.suppress(Exception):
             engine.close()
         try:
             return self._make()
-        except EngineError as again:
+        except Exception as again:
             self._reason = f"the engine failed ({error}) and cannot be made anew: {again}"
             log.error(self._reason)
             return engine
@@ -129,18 +153,18 @@ class Seat(Engine):
     """One stream's access to a shared engine."""
 
     def __init__(self, shared: SharedEngine) -> None:
-        self._shared = shared
+        self._shared, self._left = shared, False
         self.spec, self.about = shared.spec, shared.about
 
     def run(self, crops: NDArray[np.uint8]) -> Restored:
         """See `Engine.run`; waits while the batch fills and other streams' crops are under way."""
-        call = _Call(crops)
-        self._shared._calls.put(call)
-        return call.answer.result()
+        return self._shared.hand_in(crops).result()
 
     def close(self) -> None:
         """Nobody waits for this stream any more."""
-        self._shared._seats -= 1
+        if not self._left:
+            self._left = True
+            self._shared.leave()
 
 
 def _deliver(calls: list[_Call], engine: Engine) -> None:
@@ -158,4 +182,5 @@ def _deliver(calls: list[_Call], engine: Engine) -> None:
 
 def _fail(calls: list[_Call], error: EngineError) -> None:
     for call in calls:
-        call.answer.set_exception(error)
+        if not call.answer.done():
+            call.answer.set_exception(EngineError(str(error)))  # each caller's own: it is raised in his thread

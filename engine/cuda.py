@@ -5,6 +5,7 @@ NVIDIA's own bindings rather than torch: 31 MB against gigabytes, and nothing el
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ class Gpu(NamedTuple):
     name: str
     capability: str  # as "9.0"
     memory_bytes: int
+    driver: str  # the highest CUDA version that it speaks
 
 
 def _runtime() -> Any:
@@ -55,10 +57,12 @@ def gpus() -> list[Gpu]:
         count = call("cudaGetDeviceCount")
     except EngineError as error:
         raise EngineError(f"no NVIDIA GPU can be used ({error})") from error
+    version = call("cudaDriverGetVersion")
+    driver = f"{version // 1000}.{version % 1000 // 10}"
     found = []
     for index in range(count):
         p = call("cudaGetDeviceProperties", index)
-        found.append(Gpu(index, p.name.decode().rstrip("\0"), f"{p.major}.{p.minor}", p.totalGlobalMem))
+        found.append(Gpu(index, p.name.decode().rstrip("\0"), f"{p.major}.{p.minor}", p.totalGlobalMem, driver))
     if not found:
         raise EngineError("no NVIDIA GPU is there")
     return found
@@ -68,7 +72,8 @@ class Stream:
     """Work that the device does in order; a context manager."""
 
     def __init__(self) -> None:
-        self.handle = call("cudaStreamCreate")
+        # Non-blocking: what others put on the default stream must not break a capture.
+        self.handle = call("cudaStreamCreateWithFlags", _runtime().cudaStreamNonBlocking)
 
     def wait(self) -> None:
         """Until all is done.
@@ -84,8 +89,11 @@ class Stream:
         call("cudaStreamBeginCapture", self.handle, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
             work()
-        finally:
-            graph = call("cudaStreamEndCapture", self.handle)
+        except EngineError:
+            with contextlib.suppress(EngineError):  # the first fault is the one to tell
+                call("cudaStreamEndCapture", self.handle)
+            raise
+        graph = call("cudaStreamEndCapture", self.handle)
         try:
             return call("cudaGraphInstantiate", graph, 0)
         finally:
@@ -130,4 +138,4 @@ def stopwatch(stream: Stream) -> Iterator[Callable[[], float]]:
     call("cudaEventRecord", begin, stream.handle)
     yield lambda: float(call("cudaEventElapsedTime", begin, end))
     call("cudaEventRecord", end, stream.handle)
-    call("cudaEventSynchronize", end)
+    call("cudaEventSynchronize", end)  # the two events live as long as the process: a benchmark makes few

@@ -46,4 +46,4 @@ class OnnxRuntimeEngine(Engine):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        del self._session
+        self._session = None

@@ -69,11 +69,13 @@ class OpenVinoEngine(Engine):
                 log.warning("%s in %s is too far from FP32 (%s)", model.name, precision, found)
             raise EngineError(f"OpenVINO does not compute {model.name} rightly on this processor; use onnxruntime")
 
-        built = (cache or PlanCache()).get(
-            f"{self.spec.name}-{digest(str(model.resolve()).encode())[:8]}-openvino", key, build
-        )
+        name = f"{self.spec.name}-{digest(str(model.resolve()).encode())[:8]}-openvino"
+        try:
+            built = (cache or PlanCache()).get(name, key, build)
+            self._compiled = self._core.import_model(built.plan, "CPU", self._options)
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot compile {model}: {_first_line(error)}") from error
         self.about = {"engine": "openvino", "version": openvino.get_version().split("-")[0], **built.about}
-        self._compiled = self._core.import_model(built.plan, "CPU", self._options)
 
     def run(self, crops: NDArray[np.uint8]) -> Restored:
         """See `Engine.run`."""
@@ -85,7 +87,7 @@ class OpenVinoEngine(Engine):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        del self._compiled
+        self._compiled = None
 
     def _compile(self, data: bytes, precision: str) -> Any:
         model = self._core.read_model(data)

@@ -14,16 +14,17 @@ CROPS = 8
 
 
 class Bound(NamedTuple):
-    """How far a precision may be off, in 8-bit steps."""
+    """How far a precision may be off: crops in 8-bit steps, kernels in shares of their sum."""
 
     mean: float
     largest: int
+    kernel: float
 
 
 BOUNDS = {
-    "float32": Bound(0.05, 1),
-    "float16": Bound(1.0, 3),  # 11 bits of mantissa
-    "bfloat16": Bound(1.0, 8),  # 8 bits
+    "float32": Bound(0.05, 1, 0.001),
+    "float16": Bound(1.0, 3, 0.02),  # 11 bits of mantissa
+    "bfloat16": Bound(1.0, 8, 0.05),  # 8 bits
 }
 
 
@@ -32,18 +33,18 @@ class Difference(NamedTuple):
 
     mean: float
     largest: int
-    finite: bool
+    kernel: float  # the largest of the kernels, not a number where one is not finite
 
     def passes(self, bound: Bound) -> bool:
         """Within the bound, and every number one."""
-        return self.finite and self.mean <= bound.mean and self.largest <= bound.largest
+        return self.mean <= bound.mean and self.largest <= bound.largest and self.kernel <= bound.kernel
 
     def __str__(self) -> str:
-        return f"mean {self.mean:.3f}, largest {self.largest} of 255" + ("" if self.finite else ", not all finite")
+        return f"mean {self.mean:.3f}, largest {self.largest} of 255, kernels {self.kernel:.4f}"
 
 
-def measure(engine: Engine, model: Path) -> Difference:
-    """`engine` beside the FP32 `model` in ONNX Runtime.
+def measure(engine: Engine, model: Path, batches: tuple[int, ...] = (CROPS, 1, 5)) -> Difference:
+    """`engine` beside the FP32 `model` in ONNX Runtime, in batches of several sizes: each may be compiled apart.
 
     Raises:
         EngineError: one of them cannot run.
@@ -53,12 +54,18 @@ def measure(engine: Engine, model: Path) -> Difference:
     crops = fixed_crops(engine.spec)
     with OnnxRuntimeEngine(model) as reference:
         expected = reference.run(crops)
-    found = engine.run(crops)
-    if found.crops.shape != expected.crops.shape:
-        raise EngineError(f"the compiled model returns crops of {found.crops.shape}, not {expected.crops.shape}")
-    difference = np.abs(found.crops.astype(np.int16) - expected.crops)
-    finite = found.kernels is None or bool(np.isfinite(found.kernels).all())
-    return Difference(round(float(difference.mean()), 4), int(difference.max()), finite)
+    differences, kernels = [], [0.0]
+    for batch in batches:
+        which = np.arange(batch) % CROPS
+        found = engine.run(crops[which])
+        if found.crops.shape != expected.crops[which].shape:
+            raise EngineError(f"the compiled model returns crops of {found.crops.shape}")
+        differences.append(np.abs(found.crops.astype(np.int16) - expected.crops[which]))
+        if found.kernels is not None and expected.kernels is not None:
+            kernels.append(float(np.abs(found.kernels - expected.kernels[which]).max()))
+    mean = max(float(difference.mean()) for difference in differences)
+    largest = max(int(difference.max()) for difference in differences)
+    return Difference(round(mean, 4), largest, round(float(np.max(kernels)), 5))
 
 
 def fixed_crops(spec: ModelSpec) -> NDArray[np.uint8]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,15 +48,21 @@ class TensorRtEngine(Engine):
         self.spec = tensorrt_plan.spec_of(model)
         self._trt, self._max_batch = trt, max_batch
         self._slots: list[_Slot] = []
+        self._gpu = gpu
         key = plan_key(trt, flavour, model, gpu, max_batch)
-        name = f"{self.spec.name}-{digest(str(model.resolve()).encode())[:8]}-{flavour}-{gpu.name}"
-        built = (cache or PlanCache()).get(name, key, partial(self._build, model))
-        if not self._slots:
-            self._load(built.plan)
+        name = f"{self.spec.name}-{digest(str(model.resolve()).encode())[:8]}-{flavour}-{max_batch}-{gpu.name}"
+        try:
+            built = (cache or PlanCache()).get(name, key, partial(self._build, model))
+            if not self._slots:
+                self._load(built.plan)
+        except BaseException:
+            self.close()
+            raise
         self.about = {"engine": flavour, "version": trt.__version__, "device": gpu.name, **built.about}
 
     def run(self, crops: NDArray[np.uint8]) -> Restored:
         """See `Engine.run`."""
+        call("cudaSetDevice", self._gpu.device)  # of this thread
         restored = np.empty((len(crops), CROP_HEIGHT, CROP_WIDTH, 3), np.uint8)
         kernels = np.empty((len(crops), KERNEL_SIDE, KERNEL_SIDE), np.float32) if self.spec.kernels else None
         for turn, start in enumerate(range(0, len(crops), self._max_batch)):
@@ -71,6 +78,7 @@ class TensorRtEngine(Engine):
         """See `Engine.compute_ms`."""
         if batch > self._max_batch or batch & (batch - 1):
             return None
+        call("cudaSetDevice", self._gpu.device)
         slot = self._slots[0]
         slot.compute(batch)
         with stopwatch(slot.stream) as elapsed_ms:
@@ -80,9 +88,9 @@ class TensorRtEngine(Engine):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        for slot in self._slots:
+        slots, self._slots = self._slots, []
+        for slot in slots:
             slot.free()
-        self._slots = []
 
     def _build(self, model: Path) -> Built:
         """Half precision where it is near enough to FP32, else FP32."""
@@ -91,11 +99,15 @@ class TensorRtEngine(Engine):
                 log.warning("%s is missing; 'unsmear export' writes it. Compiling in float32", path.name)
                 continue
             built = tensorrt_plan.build(self._trt, path, self._max_batch)
-            self._load(built.plan)
-            found = measure(self, model)
-            if found.passes(BOUNDS[precision]):
-                return Built(built.plan, {"precision": precision, "parity": found._asdict(), **built.about})
-            log.warning("%s in %s is too far from FP32 (%s)", model.name, precision, found)
+            try:
+                self._load(built.plan)
+                found = measure(self, model, (8, 1, 5, self._max_batch + 1))
+            except EngineError as error:
+                log.warning("%s in %s does not run: %s", model.name, precision, error)
+            else:
+                if found.passes(BOUNDS[precision]):
+                    return Built(built.plan, {"precision": precision, "parity": found._asdict(), **built.about})
+                log.warning("%s in %s is too far from FP32 (%s)", model.name, precision, found)
             self.close()
         raise EngineError(f"TensorRT does not compute {model.name} rightly on this GPU; use another engine")
 
@@ -108,6 +120,14 @@ class TensorRtEngine(Engine):
         self._slots = [
             _Slot(self._trt, engine, self.spec.input_shape, self.spec.kernels, self._max_batch) for _ in "12"
         ]
+
+
+class _Graphs(NamedTuple):
+    """What one size of batch needs."""
+
+    whole: Any  # copy, compute, copy
+    compute: Any  # without the copies, for measurements
+    context: Any  # which both of them use
 
 
 class _Slot:
@@ -123,14 +143,14 @@ class _Slot:
         # Contexts of one slot never run at once: they share their scratch memory.
         self._scratch_bytes = max(1, int(engine.device_memory_size_v2))
         self._scratch = call("cudaMalloc", self._scratch_bytes)
-        self._graphs: dict[int, tuple[Any, Any]] = {}
+        self._graphs: dict[int, _Graphs] = {}
         self._pending: Callable[[], None] | None = None
 
     def begin(self, crops: NDArray[np.uint8], restored: NDArray[np.uint8], kernels: NDArray[np.float32] | None) -> None:
         """Start a batch whose results `collect` puts into the given arrays."""
         count = len(crops)
         self._crops.host[:count] = crops
-        self.stream.launch(self._graph(min(1 << (count - 1).bit_length(), self._max_batch)))
+        self.stream.launch(self._graph(min(1 << (count - 1).bit_length(), self._max_batch)).whole)
 
         def finish() -> None:
             self.stream.wait()
@@ -148,44 +168,68 @@ class _Slot:
 
     def compute(self, batch: int) -> None:
         """One batch without its copies, for measurements."""
-        self._graph(batch)
-        self._enqueue(self._graphs[batch][1])
+        self.stream.launch(self._graph(batch).compute)
 
     def free(self) -> None:
         """Give everything back; what is in flight is waited for."""
         self._pending = None
-        for buffer in (self._crops, *self._results.values()):
-            buffer.free()
-        for graph, _ in self._graphs.values():
-            call("cudaGraphExecDestroy", graph)
-        self._graphs = {}
-        call("cudaFree", self._scratch)
-        call("cudaStreamDestroy", self.stream.handle)
+        graphs, self._graphs = self._graphs, {}
+        steps: list[Callable[[], object]] = [self.stream.wait]
+        steps += [
+            partial(call, "cudaGraphExecDestroy", graph) for g in graphs.values() for graph in (g.whole, g.compute)
+        ]
+        steps += [buffer.free for buffer in (self._crops, *self._results.values())]
+        steps += [partial(call, "cudaFree", self._scratch), partial(call, "cudaStreamDestroy", self.stream.handle)]
+        for step in steps:  # after a fault of the device each of them may fail, and the others are tried still
+            with contextlib.suppress(EngineError):
+                step()
 
-    def _graph(self, batch: int) -> Any:
-        """The captured graph of a size of batch. A context serves one shape only, as the graph keeps its addresses."""
+    def _graph(self, batch: int) -> _Graphs:
+        """The captured graphs of a size of batch. A context serves one shape only, as a graph keeps its addresses."""
         if batch not in self._graphs:
-            context = self._engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+            context = _context(self._trt, self._engine)
             context.set_device_memory(int(self._scratch), self._scratch_bytes)
-            context.set_input_shape("crops", (batch, *self._crops.host.shape[1:]))
-            context.set_tensor_address("crops", int(self._crops.device))
+            taken = [context.set_input_shape("crops", (batch, *self._crops.host.shape[1:]))]
+            taken.append(context.set_tensor_address("crops", int(self._crops.device)))
             for name, buffer in self._results.items():
-                context.set_tensor_address(name, int(buffer.device))
-            self._enqueue(context)  # once outside a capture: TensorRT finishes its own set-up
+                taken.append(context.set_tensor_address(name, int(buffer.device)))
+            if not all(taken):
+                raise EngineError(f"TensorRT refuses the shapes of a batch of {batch}")
+            compute = partial(self._enqueue, context)
+            compute()  # once outside a capture: TensorRT finishes its own set-up
             self.stream.wait()
 
-            def work() -> None:
+            def whole() -> None:
                 self._crops.up(batch, self.stream)
-                self._enqueue(context)
+                compute()
                 for buffer in self._results.values():
                     buffer.down(batch, self.stream)
 
-            self._graphs[batch] = self.stream.capture(work), context
-        return self._graphs[batch][0]
+            self._graphs[batch] = _Graphs(self.stream.capture(whole), self.stream.capture(compute), context)
+        return self._graphs[batch]
 
     def _enqueue(self, context: Any) -> None:
         if not context.execute_async_v3(int(self.stream.handle)):
             raise EngineError("TensorRT refused a batch")
+
+
+def _context(trt: Any, engine: Any) -> Any:
+    """An execution context that brings no memory of its own.
+
+    TensorRT for RTX else compiles kernels for a shape in the background and runs slower ones until then: a graph that
+    is captured at once would keep those.
+    """
+    strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(strategy)
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        context = engine.create_execution_context(config)
+    else:
+        context = engine.create_execution_context(strategy)
+    if context is None:
+        raise EngineError("TensorRT cannot make an execution context")
+    return context
 
 
 def plan_key(trt: Any, flavour: str, model: Path, gpu: Gpu, max_batch: int) -> dict[str, str]:
@@ -202,8 +246,9 @@ def plan_key(trt: Any, flavour: str, model: Path, gpu: Gpu, max_batch: int) -> d
         "version": trt.__version__,
         "gpu": gpu.name,
         "capability": gpu.capability,
+        "driver": gpu.driver,
         "batch": f"1 to {max_batch}",
-        "flags": "strongly typed",
+        "flags": "strongly typed, no TF32, user allocation",
     }
 
 

@@ -31,6 +31,8 @@ def load(flavour: str) -> Any:
         return importlib.import_module(MODULES[flavour])
     except ImportError as error:
         raise EngineError(f"the engine {flavour} is not installed; pip install 'unsmear[{flavour}]'") from error
+    except OSError as error:
+        raise EngineError(f"the libraries of {flavour} cannot be loaded: {error}") from error
 
 
 def logger(trt: Any) -> Any:
@@ -59,7 +61,10 @@ def build(trt: Any, model: Path, max_batch: int = MAX_BATCH, capability: str | N
     """
     begin = time.perf_counter()
     messages = logger(trt)
-    builder = trt.Builder(messages)
+    try:
+        builder = trt.Builder(messages)
+    except TypeError as error:  # what its bindings make of a null pointer
+        raise EngineError(f"{trt.__name__} cannot start: {'; '.join(messages.errors[:1]) or error}") from error
     # From version 11 on, networks are strongly typed without being asked.
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
@@ -74,13 +79,18 @@ def build(trt: Any, model: Path, max_batch: int = MAX_BATCH, capability: str | N
     monitor = progress_monitor(trt, model.stem)
     config.progress_monitor = monitor
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 means it: the Fourier products stay in it for their accuracy
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # or a CUDA graph could not be captured
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     profile = builder.create_optimization_profile()
     crops = network.get_input(0)
     _, *crop = crops.shape
     profile.set_shape(crops.name, (1, *crop), (max(1, max_batch // 2), *crop), (max_batch, *crop))
     config.add_optimization_profile(profile)
-    if capability is not None:
+    if hasattr(trt, "ComputeCapability"):
         _target(trt, config, capability)
+    elif capability is not None:
+        raise EngineError(f"{trt.__name__} compiles only for the GPU that is here, not for {capability}")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
@@ -138,13 +148,12 @@ def progress_monitor(trt: Any, name: str) -> Any:
     return Monitor()
 
 
-def _target(trt: Any, config: Any, capability: str) -> None:
-    if not hasattr(trt, "ComputeCapability"):
-        raise EngineError(f"{trt.__name__} compiles only for the GPU that is here, not for {capability}")
-    name = "SM" + capability.replace(".", "")
+def _target(trt: Any, config: Any, capability: str | None) -> None:
+    name = "CURRENT" if capability is None else "SM" + capability.replace(".", "")
     if not hasattr(trt.ComputeCapability, name):
         known = sorted(n[2:] for n in dir(trt.ComputeCapability) if n.startswith("SM"))
         known = [f"{n[:-1]}.{n[-1]}" for n in known]
         raise EngineError(f"{trt.__name__} does not compile for {capability}; it knows {', '.join(known)}")
     config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, name), 0)
+    if not config.set_compute_capability(getattr(trt.ComputeCapability, name), 0):
+        raise EngineError(f"{trt.__name__} refuses to compile for {name}")

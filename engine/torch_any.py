@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class TorchEngine(Engine):
             raise EngineError(f"torch cannot load {path}: {str(error).splitlines()[0]}") from error
         self.spec = ModelSpec.from_metadata(json.loads(extra["metadata.json"]), str(path))
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._module = program.module().to(self._device)
+        self._module: Any = program.module().to(self._device)
         self._torch = torch
         name = torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"
         self.about = {"engine": "torch", "version": torch.__version__, "device": name, "precision": "float32"}
@@ -54,7 +55,7 @@ class TorchEngine(Engine):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        del self._module
+        self._module = None
 
 
 def gpu_matrix_rate() -> float | None:

@@ -20,6 +20,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     batch: Annotated[int, Meta(ge=1, le=256)]
     threads: Annotated[int, Meta(ge=0)]
     device: Annotated[int, Meta(ge=0)]
+    max_batch: Annotated[int, Meta(ge=1, le=256)]
     strength: Annotated[float, Meta(ge=0, le=1)]
     still_px: Annotated[float, Meta(ge=0, le=10)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Annotated
@@ -32,8 +33,18 @@ class FaceSettings(Struct, frozen=True, kw_only=True):
     max_yaw_deg: Annotated[float, Meta(ge=0, le=180)]
     max_gap_frames: Annotated[int, Meta(ge=0)]
     look_every: Annotated[int, Meta(ge=1, le=30)]
-    choose: Annotated[str, Meta(pattern=r"^(all|largest|\d+(,\d+)*)$")]
-    ignore: tuple[Annotated[str, Meta(pattern=r"^\d+,\d+,\d+,\d+$")], ...]
+    choose: str
+    ignore: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what the types cannot, as msgspec does: by a ValueError."""
+        if not re.fullmatch(r"all|largest|[1-9]\d*(,[1-9]\d*)*", self.choose):
+            raise ValueError(f"faces are 'all', 'largest' or numbers of tracks such as '1,4', not '{self.choose}'")
+        for part in self.ignore:
+            if not re.fullmatch(r"\d+,\d+,[1-9]\d*,[1-9]\d*", part):
+                raise ValueError(f"a part to ignore is 'x,y,width,height' in px, not '{part}'")
+        if self.look_every > self.max_gap_frames + 1 and self.max_gap_frames:
+            raise ValueError("look_every must not exceed max_gap_frames: one missed look would end a track")
 
 
 def tile_side(min_size_px: int) -> int:
@@ -109,9 +120,10 @@ class FaceFinding:
     def _crops(self, frame: Frame) -> tuple[Crop, ...]:
         crops = []
         before, self._before = self._before, {}
-        chosen = self._choose(self._tracker.tracks)
+        reasons = {track.id: self._why_not(track) for track in self._tracker.tracks}
+        chosen = self._choose([track for track in self._tracker.tracks if reasons[track.id] is None])
         for track in self._tracker.tracks:
-            why = self._why_not(track) if track.id in chosen else "not chosen"
+            why = reasons[track.id] or (None if track.id in chosen else "not chosen")
             if why is not None:
                 self._stats.passed_over[why] += 1
                 continue

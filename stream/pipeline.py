@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -102,11 +102,14 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
         }
 
 
-def list_faces(source: Path, settings: RestoreSettings, finder: Finder, engine: Engine) -> Iterator[dict[str, Any]]:
+def list_faces(
+    source: Path, settings: RestoreSettings, finder: Finder, engine: Engine
+) -> Generator[dict[str, Any], None, None]:
     """What is found in each frame of a file: tracks, points, motion, and how much of a change would be pasted.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or only in part.
+        EngineError: the engine failed.
     """
     stats = Stats()
     with FileSource(source) as opened, Lanes() as lanes:
@@ -121,6 +124,10 @@ def list_faces(source: Path, settings: RestoreSettings, finder: Finder, engine: 
                     "time_s": round(float(frame.pts * frame.time_base), 6),
                     "faces": [_told(patch) for patch in item.patches],
                 }
+        if stats.engine_fault is not None:
+            raise EngineError(f"{stats.passed_over[FAILED]} faces are not listed: {stats.engine_fault}")
+        if opened.damage is not None:
+            raise InputError(f"{source} is damaged: {opened.damage}; the frames that could be read are listed")
 
 
 def _told(patch: Patch) -> dict[str, Any]:

@@ -16,10 +16,11 @@ class Marking(Engine):
 
     made = 0
 
-    def __init__(self, slow_s=0.0, fail_at=(), not_finite_at=()):
+    def __init__(self, slow_s=0.0, fail_at=(), not_finite_at=(), fault=None):
         type(self).made += 1
         self.spec, self.about = ModelSpec("marking", kernels=True), {"engine": "marking"}
         self.slow_s, self.fail_at, self.not_finite_at = slow_s, fail_at, not_finite_at
+        self.fault = fault or EngineError("the device is on fire")
         self.batches = []
         self.closed = False
 
@@ -27,7 +28,7 @@ class Marking(Engine):
         self.batches.append(len(crops))
         time.sleep(self.slow_s)
         if len(self.batches) in self.fail_at:
-            raise EngineError("the device is on fire")
+            raise self.fault
         kernels = np.full((len(crops), 33, 33), 1 / 1089, np.float32)
         if len(self.batches) in self.not_finite_at:
             kernels[0, 0, 0] = np.nan
@@ -155,3 +156,24 @@ def test_closing_finishes_what_was_handed_in():
     for thread in threads:
         thread.join()
     assert sorted(found) == [0, 1, 2, 3]
+
+
+def test_whatever_a_vendors_library_raises_no_caller_waits_for_ever():
+    with SharedEngine(lambda: Marking(fail_at=(1,), fault=TypeError("null pointer")), batch=4) as shared:
+        seat = shared.seat()
+        with pytest.raises(EngineError, match="TypeError: null pointer"):
+            seat.run(crops(1))
+        with pytest.raises(EngineError, match="null pointer"):
+            seat.run(crops(1))
+        with pytest.raises(EngineError, match="failed again"):
+            seat.run(crops(1))
+
+
+def test_a_closed_engine_takes_no_more():
+    shared = SharedEngine(Marking, batch=4)
+    seat = shared.seat()
+    shared.close()
+    with pytest.raises(EngineError, match="closed"):
+        seat.run(crops(1))
+    seat.close()
+    seat.close()

@@ -46,6 +46,11 @@ def test_no_motion_is_none_and_a_haze_about_a_peak_is_no_motion():
     assert motion_of(hazy, UPRIGHT).spread_px < 0.1
 
 
+def test_a_broken_kernel_calls_for_nothing():
+    for value in (0.0, np.nan, np.inf):
+        assert motion_of(np.full((33, 33), value, np.float32), UPRIGHT) == Motion(0, 0, 0)
+
+
 def test_the_need_rises_smoothly_from_nothing_to_all():
     shares = [need(Motion(spread, 0, 0), 0.5) for spread in np.linspace(0, 2, 201)]
     assert shares[:51] == [0] * 51 and shares[150:] == [1] * 51

@@ -69,13 +69,14 @@ def test_a_plan_depends_on_all_that_it_is_made_for(tmp_path):
     from engine.cuda import Gpu
     from engine.tensorrt_gpu import plan_key
 
-    gpu, path = Gpu(0, "NVIDIA H100", "9.0", 80 << 30), tmp_path / "model.onnx"
+    gpu, path = Gpu(0, "NVIDIA H100", "9.0", 80 << 30, "13.0"), tmp_path / "model.onnx"
     path.write_bytes(b"one")
     key = plan_key(trt, "tensorrt-rtx", path, gpu, 32)
     assert key["version"] == trt.__version__ and key["gpu"] == "NVIDIA H100" and key["batch"] == "1 to 32"
     others = [
         plan_key(trt, "tensorrt", path, gpu, 32),
         plan_key(trt, "tensorrt-rtx", path, gpu._replace(name="NVIDIA L4", capability="8.9"), 32),
+        plan_key(trt, "tensorrt-rtx", path, gpu._replace(driver="13.5"), 32),
         plan_key(trt, "tensorrt-rtx", path, gpu, 16),
     ]
     half_precision(path).write_bytes(b"half")

@@ -321,7 +321,8 @@ def test_where_the_engine_fails_frames_pass_on_as_they_were(clip, tmp_path, seco
 
 
 def test_faces_are_listed_as_json_lines(unsmear, clip):
-    done = unsmear("faces", clip("plain.mp4"), "--engine", "onnxruntime")
+    source = clip("plain.mp4")
+    done = unsmear("faces", source, "--engine", "onnxruntime")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["frame"] for line in lines] == list(range(12))
@@ -330,6 +331,9 @@ def test_faces_are_listed_as_json_lines(unsmear, clip):
     assert first["track"] == last["track"] == 1 and len(first["points"]) == 5
     assert {"box", "yaw_deg", "lost_frames", "strength", "motion_px", "motion_deg"} < set(first)
     assert unsmear("faces", "missing.mp4").returncode == 3
+    broken = source.with_name("cut-off.mp4")
+    broken.write_bytes(source.read_bytes()[: source.stat().st_size * 2 // 3])
+    assert unsmear("faces", broken, "--engine", "echo").returncode == 3
 
 
 def test_chosen_faces_alone_are_restored(unsmear, clip, tmp_path):
@@ -343,12 +347,21 @@ def test_chosen_faces_alone_are_restored(unsmear, clip, tmp_path):
         done = unsmear("restore", source, "-o", "out.mp4", "--overwrite", option, value)
         assert done.returncode == 0, done.stderr
         assert (why or "12 faces in 12 frames") in done.stderr
-    for option, value in (("--faces", "smallest"), ("--ignore", "here")):
-        assert unsmear("restore", source, "-o", "no.mp4", option, value).returncode == 2
+    for option, value in (("--faces", "smallest"), ("--faces", "0"), ("--ignore", "here"), ("--ignore", "1,1,0,5")):
+        done = unsmear("restore", source, "-o", "no.mp4", option, value)
+        assert done.returncode == 2 and value in done.stderr, done.stderr
 
 
-def test_debug_draws_what_is_seen_and_nothing_elsewhere(unsmear, clip, tmp_path):
-    source = clip("debug.mkv", codec="ffv1", codec_options=(), time_base=Fraction(1, 1000), pts=(0, 40, 80))
+@pytest.mark.parametrize("layout", ["yuv420p", "yuv420p10le"])
+def test_debug_draws_what_is_seen_and_nothing_elsewhere(unsmear, clip, tmp_path, layout):
+    source = clip(
+        f"debug-{layout}.mkv",
+        pixel_format=layout,
+        codec="ffv1",
+        codec_options=(),
+        time_base=Fraction(1, 1000),
+        pts=(0, 40, 80),
+    )
     done = unsmear("restore", source, "-o", "out.mkv", "--debug", "--encoder", "ffv1")
     assert done.returncode == 0, done.stderr
     before, after = (frames_of(p)[1].to_ndarray(format="gray").astype(int) for p in (source, tmp_path / "out.mkv"))

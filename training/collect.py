@@ -8,13 +8,15 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from stream.config import load_settings
 from stream.errors import InputError, OutputError, UnsmearError
 from stream.faces.align import apply, corners, inverse, scale_of, similarity, warp
 from stream.faces.finder import Finder, open_finder
-from stream.find import FaceFinding, FaceSettings
+from stream.find import FaceFinding
 from stream.frame import Face, Found
 from stream.media.source import FileSource
 from stream.stats import Stats
@@ -68,16 +70,7 @@ def collect(raw: Path, output: Path) -> Counter[str]:
 def faces_of(path: Path, finder: Finder) -> list[tuple[str | None, NDArray[np.uint8], NDArray[np.float64]]]:
     """Every face of a picture: why it is skipped (or None), the part of the picture around it, its points there."""
     nothing = (np.empty((0, 0, 3), np.uint8), np.empty((0, 2)))
-    settings = FaceSettings(
-        finder="mediapipe",
-        finder_model="",
-        min_size_px=40,
-        max_yaw_deg=180.0,
-        max_gap_frames=0,
-        choose="all",
-        ignore=(),
-        look_every=1,
-    )
+    settings = replace(load_settings(None, {}).faces, min_size_px=40, max_yaw_deg=180.0, look_every=1)
     try:
         with FileSource(path) as source:
             if not source.info.still:
@@ -97,6 +90,8 @@ def judge(picture: NDArray[np.uint8], face: Face) -> tuple[str | None, NDArray[n
     x0, y0 = np.maximum(np.floor(around.min(0)).astype(int), 0)
     x1, y1 = np.minimum(np.ceil(around.max(0)).astype(int) + 1, picture.shape[1::-1])
     part, points = picture[y0:y1, x0:x1], face.landmarks - (x0, y0)
+    if face.score < 1:  # the detector's own points, where the landmarker gave up
+        return "unclear", part, points
     if face.yaw > MAX_YAW_DEG:
         return "turned away", part, points
     if scale_of(matrix) > LARGEST_SCALE:

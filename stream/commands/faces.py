@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import click
 @click.option("--model", help="A shipped model's name, or an .onnx file. [default: fast]")
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file laid over the defaults.")
 def faces(source: Path, config: Path | None, **options: Any) -> None:
-    """List the faces of every frame, with their tracks and the motion that smeared them; nothing is written.
+    """List the faces that would be restored in every frame, with their tracks and motion; nothing is written.
+
+    Boxes, points (eyes, nose, mouth corners) and lengths are in px of the frame as it is coded, before any rotation;
+    directions in degrees, counter-clockwise from its rows. Tracks are numbered anew in every run and after every cut.
 
     \b
     Examples:
@@ -32,8 +36,13 @@ def faces(source: Path, config: Path | None, **options: Any) -> None:
     run = settings.restore
     finder = open_finder(settings.faces.finder, settings.faces.finder_model)
     try:
-        with open_engine(run.engine, run.model, Options(run.threads, run.device)) as engine:
-            for line in list_faces(source, settings, finder, engine):
+        options_of_engine = Options(run.threads, run.device, run.max_batch)
+        with (
+            open_engine(run.engine, run.model, options_of_engine) as engine,
+            closing(list_faces(source, settings, finder, engine)) as lines,
+            suppress(BrokenPipeError),  # a reader that has seen enough, as `head` does, ends it
+        ):
+            for line in lines:
                 click.echo(json.dumps(line))
     finally:
         finder.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from stream.errors import UsageError
+from stream.errors import InputError, UsageError
 
 
 @click.command()
@@ -106,7 +106,9 @@ def export(weights: Path, output: Path, with_torch: bool) -> None:
 @click.option(
     "--video", "videos", multiple=True, type=click.Path(path_type=Path), help="Sharp clips in place of faces."
 )
-@click.option("--find", "face_px", type=float, help="How well faces of that width are found in 1920x1080.")
+@click.option(
+    "--find", "face_px", type=click.FloatRange(20, 300), help="How well faces of that width are found in 1920x1080."
+)
 @click.option("--smear", "kinds", multiple=True, default=("shake", "head", "average", "untouched"), show_default=True)
 @click.option("--frames", type=click.IntRange(3), default=120, show_default=True, help="Of each clip, its first.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers as JSON as well.")
@@ -168,6 +170,7 @@ def evaluate_videos(
     """Each clip, smeared in each way: found, followed, restored, measured."""
     import json
     from dataclasses import asdict
+    from itertools import product
 
     from training.clips import KINDS
     from training.recogniser import open_recogniser
@@ -177,7 +180,12 @@ def evaluate_videos(
     if unknown:
         raise UsageError(f"--smear knows {', '.join(KINDS)}, not '{unknown[0]}'")
     recogniser = open_recogniser(verifier) if verifier is not None else None
-    rows = [evaluate_clip(clip, kind, frames, model, engine, recogniser) for clip in videos for kind in kinds]
+    rows = []
+    for clip, kind in product(videos, kinds):
+        try:
+            rows.append(evaluate_clip(clip, kind, frames, model, engine, recogniser))
+        except InputError as error:
+            click.echo(f"left out: {error}", err=True)
     click.echo(markdown(rows))
     if as_json is not None:
         as_json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")

@@ -115,7 +115,7 @@ def restore(
         check_report(report, jobs, overwrite)
     reports: list[dict[str, Any]] = []
     run = settings.restore
-    with open_shared(run.engine, run.model, run.batch, Options(run.threads, run.device)) as shared:
+    with open_shared(run.engine, run.model, run.batch, Options(run.threads, run.device, run.max_batch)) as shared:
         finder = open_finder(settings.faces.finder, settings.faces.finder_model)
         try:
             with shared.seat() as engine:

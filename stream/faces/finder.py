@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from stream.errors import UsageError
 from stream.frame import Face, Rect
 
+NOSE = 0.5  # of the distance of the eyes: how far a nose stands out
+
 
 class Finder(Protocol):
     """Finds faces in square RGB pictures. Calls come from one thread."""
@@ -53,14 +55,20 @@ def open_finder(name: str, model: str = "") -> Finder:
     """The finder of that name; `model` is its file where it does not come with the package.
 
     Raises:
-        UsageError: there is none.
-        InputError: its model cannot be loaded.
+        UsageError: there is none, or its model cannot be loaded.
         SystemLibraryError: a library that it loads is not installed.
     """
     if name not in FINDERS:
         near = difflib.get_close_matches(name, FINDERS, n=1, cutoff=0.4)
         raise UsageError(f"unknown finder '{name}'; " + (f"did you mean '{near[0]}'?" if near else ", ".join(FINDERS)))
     return FINDERS[name](model)
+
+
+def yaw_of(points: NDArray[np.float64]) -> float:
+    """Degrees that a head is turned, from how far the nose tip lies beside the middle of the eyes, points (5, 2)."""
+    eyes = points[1] - points[0]
+    beside = float((points[2] - points[:2].mean(0)) @ eyes) / max(float(eyes @ eyes), 1e-6)
+    return float(abs(np.degrees(np.arctan(beside / NOSE))))
 
 
 def tiles(width: int, height: int, side: int) -> list[Rect]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import SystemLibraryError
+from stream.faces.finder import yaw_of
 from stream.frame import Face
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class MediaPipeFinder:
         b = nearest.bounding_box
         box = np.array([b.origin_x, b.origin_y, b.origin_x + b.width, b.origin_y + b.height], np.float64)
         points = np.stack([left, right, nose, mouth - half_mouth, mouth + half_mouth])
-        return Face(box, points, float(nearest.categories[0].score), 0.0)
+        return Face(box, points, float(nearest.categories[0].score), yaw_of(points))
 
     def _hushed(self) -> AbstractContextManager[None]:
         self._noisy -= 1

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.errors import InputError
+from stream.errors import UsageError
+from stream.faces.finder import yaw_of
 from stream.frame import Face
-
-NOSE_LENGTH = 0.5  # of the distance of the eyes: how far a nose stands out, from which a turned head's yaw follows
 
 
 class YuNetFinder:
@@ -22,18 +21,18 @@ class YuNetFinder:
         """Load the model, such as OpenCV's face_detection_yunet_2026may.onnx.
 
         Raises:
-            InputError: no file was named, or it is no such model.
+            UsageError: no file was named, or it is no such model.
         """
         import cv2
 
         if not model:
-            raise InputError("the finder yunet needs its model: [faces] finder_model = 'face_detection_yunet.onnx'")
+            raise UsageError("the finder yunet needs its model: [faces] finder_model = 'face_detection_yunet.onnx'")
         if not Path(model).is_file():
-            raise InputError(f"the finder's model {model} does not exist")
+            raise UsageError(f"the finder's model {model} does not exist")
         try:
             self._net = cv2.FaceDetectorYN.create(model, "", (self.side_px, self.side_px), 0.5, 0.3, 50)
         except cv2.error as error:
-            raise InputError(f"OpenCV cannot load {model} as YuNet: {str(error).strip().splitlines()[0]}") from error
+            raise UsageError(f"OpenCV cannot load {model} as YuNet: {str(error).strip().splitlines()[0]}") from error
 
     def search(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         """See `Finder.search`."""
@@ -49,7 +48,7 @@ class YuNetFinder:
         middle = np.array(image.shape[1::-1]) / 2
         row = min(rows, key=lambda r: float(np.hypot(*(r[:2] + r[2:4] / 2 - middle))))
         points = row[4:14].reshape(5, 2) - 0.5  # pixel centres are whole numbers here
-        return Face(np.concatenate([row[:2], row[:2] + row[2:4]]), points, float(row[14]), _yaw(points))
+        return Face(np.concatenate([row[:2], row[:2] + row[2:4]]), points, float(row[14]), yaw_of(points))
 
     def _detect(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         self._net.setInputSize(image.shape[1::-1])
@@ -59,11 +58,3 @@ class YuNetFinder:
     def close(self) -> None:
         """See `Finder.close`."""
         del self._net
-
-
-def _yaw(points: NDArray[np.float64]) -> float:
-    """Degrees that the head is turned, from how far the nose tip lies beside the middle of the eyes."""
-    eyes = points[1] - points[0]
-    length = float(np.hypot(*eyes))
-    beside = float((points[2] - points[:2].mean(0)) @ eyes) / max(length * length, 1e-6)
-    return float(abs(np.degrees(np.arctan(beside / NOSE_LENGTH))))

@@ -223,7 +223,7 @@ def test_train_export_and_evaluate_work_as_commands(unsmear, faces, tmp_path, sh
 
 
 def _toml(config: dict) -> str:
-    plain = {k: v for k, v in config.items() if not isinstance(v, dict)}
+    plain = {k: v for k, v in config.items() if v is not None and not isinstance(v, dict)}
     text = "".join(f"{k} = {json.dumps(v)}\n" for k, v in plain.items())
     for name, table in config.items():
         if isinstance(table, dict):

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from stream import settings
 from stream.find import FaceSettings
-from stream.media.sink import EncoderSettings
+from stream.media.encode import EncoderSettings
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):

@@ -78,7 +78,7 @@ def _faces() -> dict[str, str]:
 
 
 def _encoders() -> dict[str, str]:
-    from stream.media.sink import has_encoder
+    from stream.media.encode import has_encoder
 
     lines = {name: "yes" for name in ENCODERS if has_encoder(name)}
     missing = [name for name in ENCODERS if name not in lines]

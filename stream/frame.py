@@ -39,6 +39,7 @@ class Frame:
     time_base: Fraction  # seconds a unit
     planes: tuple[Plane, ...]  # (H, W) each, as decoded, in the source's own layout
     color: Color
+    arrived: float = 0.0  # monotonic seconds at which it was decoded, in live use
 
     @property
     def height(self) -> int:

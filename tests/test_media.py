@@ -10,8 +10,9 @@ import pytest
 from stream.config import load_settings
 from stream.errors import InputError, OutputError, UsageError
 from stream.frame import Frame
+from stream.media.decoded import planes_of
 from stream.media.sink import NOTE, FileSink
-from stream.media.source import FileSource, planes_of
+from stream.media.source import FileSource
 from zoo import frames_of, packets_of
 
 SUBTITLES = "1\n00:00:00,040 --> 00:00:00,200\nhello\n\n2\n00:00:00,240 --> 00:00:00,400\nthere\n"

@@ -15,7 +15,7 @@ import pytest
 
 from stream.config import load_settings
 from stream.faces.finder import open_finder
-from stream.media.source import planes_of
+from stream.media.decoded import planes_of
 from stream.pipeline import Job, restore_file
 from zoo import frames_of, packets_of
 

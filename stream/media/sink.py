@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import av
 import av.error
-import msgspec
 import numpy as np
 
 from stream.errors import OutputError, UsageError
-from stream.frame import Color, Frame, Packet
-from stream.media.source import SourceInfo, reason
+from stream.frame import Frame, Packet
+from stream.media.decoded import reason
+from stream.media.encode import PRESETS, EncoderSettings, encoder_options, picture_of, pixel_format
+from stream.media.source import SourceInfo
 
 NOTE = "Faces restored by a neural network: a plausible guess, never evidence of identity."
 
@@ -43,15 +45,6 @@ _STILLS = {
 
 
 _TRANSPORT = (".ts", ".m2ts", ".mts")
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
-
-
-class EncoderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Table [encoder]."""
-
-    name: str
-    crf: Annotated[float, msgspec.Meta(ge=0, le=63)]
-    preset: str
 
 
 class FileSink:
@@ -139,7 +132,11 @@ class FileSink:
         video: Any = self._container.add_stream(self._encoder, rate=source.rate or Fraction(25))
         context = video.codec_context
         context.width, context.height = self._size(first)
-        context.pix_fmt = self._pixel_format(color, context.width % 2 or context.height % 2)
+        context.pix_fmt = pixel_format(self._encoder, color, context.width % 2 or context.height % 2, source.still)
+        if context.pix_fmt != color.pixel_format and not context.pix_fmt.startswith(("rgb", "bgr", "gray")):
+            self.notes.append(
+                f"{self._encoder} cannot hold {color.pixel_format}: the picture is converted to {context.pix_fmt}"
+            )
         context.time_base = video.time_base = source.time_base
         context.thread_count = 0
         if color.sample_aspect_ratio:
@@ -233,50 +230,11 @@ class FileSink:
         turned = self._source.still and frame.color.rotation % 180
         return (frame.height, frame.width) if turned else (frame.width, frame.height)
 
-    def _pixel_format(self, color: Color, odd: int) -> str:
-        """The source's own format if the encoder has it, else the one that loses least."""
-        offered = [f.name for f in av.Codec(self._encoder, "w").video_formats or []]
-        if odd and self._encoder in ("libx264", "libx265"):  # these want whole chroma samples
-            offered = [name for name in offered if "444" in name or not name.startswith("yuv")]
-        if self._source.still and self._encoder != "mjpeg" and color.family == "yuv":
-            offered = [name for name in offered if not name.startswith("yuv")]  # their ranges are each codec's own
-        if color.pixel_format in offered or not offered:
-            return color.pixel_format
-        alpha = color.pixel_format in ("gbrap", "gbrap16le") or color.pixel_format.startswith("yuva")
-        wanted = {
-            "gbr": ["rgba64be", "rgba", "bgra"] if alpha else ["rgb48be", "rgb48le", "rgb24", "bgr24", "bgr0"],
-            "gray": ["gray16be", "gray16le", "gray"],
-            "yuv": [],
-        }[color.family]
-        wanted = [w for w in wanted if color.depth > 8 or not ("16" in w or "48" in w or "64" in w)]
-        depth = "10le" if color.depth > 8 else ""
-        kinds = ["yuv420p", "yuv422p", "yuv444p"] if color.shift == (1, 1) else ["yuv444p", "yuv420p"]
-        wanted += [k + depth for k in kinds] + kinds + ["rgb24", "bgra", "bgr24"]
-        chosen = next(w for w in [*wanted, offered[0]] if w in offered)
-        if not chosen.startswith(("rgb", "bgr", "gray")):
-            self.notes.append(f"{self._encoder} cannot hold {color.pixel_format}: the picture is converted to {chosen}")
-        return chosen
-
     def _picture(self, frame: Frame) -> av.VideoFrame:
         """The frame in the encoder's memory and format."""
-        planes, rotation = frame.planes, frame.color.rotation
-        if self._source.still and rotation:  # a still has no display matrix to carry: turn the picture itself
-            planes = tuple(np.rot90(p, rotation // 90) for p in planes)
-        picture = av.VideoFrame(planes[0].shape[1], planes[0].shape[0], frame.color.pixel_format)
-        for plane, data in zip(picture.planes, planes, strict=True):
-            rows = np.frombuffer(memoryview(plane), data.dtype).reshape(plane.height, -1)
-            rows[:, : plane.width] = data
-        picture.color_range, picture.colorspace, picture.color_primaries, picture.color_trc = frame.color.tags
-        wanted = self._video.codec_context.pix_fmt
-        full = frame.color.full_range or frame.color.family == "gbr"
-        to_full = self._encoder == "mjpeg" or not wanted.startswith(("yuv", "gray")) or full
-        if wanted != frame.color.pixel_format or (to_full and not full):
-            picture = picture.reformat(
-                format=wanted, src_color_range=2 if full else 1, dst_color_range=2 if to_full else 1
-            )
-        picture.pts, picture.time_base = frame.pts, frame.time_base
-        picture.duration = frame.duration
-        return picture
+        if self._source.still and frame.color.rotation:  # a still has no display matrix to carry: turn the picture
+            frame = replace(frame, planes=tuple(np.rot90(p, frame.color.rotation // 90) for p in frame.planes))
+        return picture_of(frame, self._video.codec_context.pix_fmt, self._encoder == "mjpeg")
 
     def __enter__(self) -> Self:
         return self
@@ -316,28 +274,6 @@ def encoder_for(path: Path, source: SourceInfo, settings: EncoderSettings) -> st
             f"unknown encoder '{name}'; libx264, libx265, libsvtav1, libvpx-vp9 and ffv1 are there"
         ) from error
     return name
-
-
-def has_encoder(name: str) -> bool:
-    """Whether the media library was built with this encoder; whether its hardware is here only a try tells."""
-    try:
-        av.Codec(name, "w")
-    except av.codec.codec.UnknownCodecError:
-        return False
-    return True
-
-
-def encoder_options(name: str, settings: EncoderSettings) -> dict[str, str]:
-    """CRF and preset in an encoder's own words."""
-    crf = f"{settings.crf:g}"
-    if name in ("libx264", "libx265"):
-        quiet = {"x265-params": "log-level=error"} if name == "libx265" else {}
-        return {"crf": crf, "preset": settings.preset, **quiet}
-    if name == "libsvtav1":
-        return {"crf": str(round(settings.crf)), "preset": "8"}
-    if name == "libvpx-vp9":
-        return {"crf": str(round(settings.crf)), "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
-    return {"qmin": "2", "qmax": "2"} if name == "mjpeg" else {}
 
 
 def muxer_options(path: Path, source: SourceInfo) -> dict[str, str]:

@@ -139,12 +139,17 @@ def open_engine(name: str, model: str, options: Options = DEFAULTS) -> Engine:
 
 
 def open_shared(
-    name: str, model: str, batch: int, options: Options = DEFAULTS, patience_s: float = 0.0
+    name: str,
+    model: str,
+    batch: int,
+    options: Options = DEFAULTS,
+    patience_s: float = 0.0,
+    retry_s: float | None = None,
 ) -> SharedEngine:
     """One engine for all streams of a process, each with a `seat()`; see `SharedEngine` and `open_engine`."""
     from engine.batching import SharedEngine
 
-    return SharedEngine(lambda: open_engine(name, model, options), batch, patience_s)
+    return SharedEngine(lambda: open_engine(name, model, options), batch, patience_s, retry_s)
 
 
 def found_gpus() -> list[Gpu]:

@@ -30,16 +30,20 @@ class SharedEngine:
     """Batches what several seats hand in, in the order in which it came; a context manager.
 
     A fault is every waiting caller's: their crops are as they were. The engine is then made anew, once; if it fails
-    again soon after, it is given up, and each call fails with the reason.
+    again soon after, it is given up, and each call fails with the reason; where `retry_s` is given, it is made anew
+    after so many seconds.
     """
 
-    def __init__(self, make: Callable[[], Engine], batch: int, patience_s: float = 0.0) -> None:
+    def __init__(
+        self, make: Callable[[], Engine], batch: int, patience_s: float = 0.0, retry_s: float | None = None
+    ) -> None:
         """Make the engine. A batch below `batch` crops waits up to `patience_s` for seats that have none in yet.
 
         Raises:
             EngineError: it cannot be made.
         """
-        self._make, self._batch, self._patience = make, batch, patience_s
+        self._make, self._batch, self._patience, self._retry_s = make, batch, patience_s, retry_s
+        self._given_up = 0.0  # when
         self._calls: queue.Queue[_Call | None] = queue.Queue()
         self._seats = 0
         self._reason: str | None = None  # why the engine was given up
@@ -97,6 +101,8 @@ class SharedEngine:
             return
         ready.set_result(engine)
         while calls := self._gather():
+            if self._reason is not None and self._is_time_to_retry():
+                engine = self._made_anew(engine, EngineError(self._reason))
             if self._reason is not None:
                 _fail(calls, EngineError(self._reason))
                 continue
@@ -134,19 +140,29 @@ class SharedEngine:
     def _again(self, engine: Engine, error: EngineError) -> Engine:
         """The engine made anew after a fault, or given up."""
         if self._since_fault < FORGIVEN_AFTER:
-            self._reason = f"the engine failed again after it was made anew: {error}"
-            log.error(self._reason)
+            self._give_up(f"the engine failed again after it was made anew: {error}")
             return engine
         self._since_fault = 0
+        return self._made_anew(engine, error)
+
+    def _made_anew(self, engine: Engine, error: EngineError) -> Engine:
         log.warning("the engine failed (%s); making it anew", error)
         with contextlib.suppress(Exception):
             engine.close()
         try:
-            return self._make()
+            made = self._make()
         except Exception as again:
-            self._reason = f"the engine failed ({error}) and cannot be made anew: {again}"
-            log.error(self._reason)
+            self._give_up(f"the engine failed ({error}) and cannot be made anew: {again}")
             return engine
+        self._reason = None
+        return made
+
+    def _give_up(self, reason: str) -> None:
+        self._reason, self._given_up = reason, time.monotonic()
+        log.error(reason)
+
+    def _is_time_to_retry(self) -> bool:
+        return self._retry_s is not None and time.monotonic() - self._given_up > self._retry_s
 
 
 class Seat(Engine):

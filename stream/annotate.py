@@ -39,7 +39,7 @@ def _mark(luma: NDArray[np.uint8], patch: Patch) -> None:
         for x, y in np.rint(track.landmarks).astype(int):
             cv2.circle(luma, (int(x), int(y)), 2 * thick, value, thick + extra, cv2.LINE_AA)
     low, high = outline.min(0), outline.max(0)
-    _write(luma, label(patch), (int(low[0]), int(low[1]) - 6 * thick), 0.5 * thick)
+    write_text(luma, label(patch), (int(low[0]), int(low[1]) - 6 * thick), 0.5 * thick)
     if patch.kernel is not None:
         _inset(
             luma,
@@ -56,7 +56,8 @@ def label(patch: Patch) -> str:
     return text + f" {patch.strength:.0%}" + (" lost" if patch.crop.track.lost else "")
 
 
-def _write(luma: NDArray[np.uint8], text: str, at: tuple[int, int], size: float) -> None:
+def write_text(luma: NDArray[np.uint8], text: str, at: tuple[int, int], size: float) -> None:
+    """Bright letters with a dark edge, their lower left corner `at` (x, y), in the height of 22 px times `size`."""
     import cv2
 
     thick = max(1, round(2 * size))

@@ -11,6 +11,7 @@ import click
 from stream import signals
 from stream.commands import engines, research
 from stream.commands.faces import faces
+from stream.commands.relay import camera, relay
 from stream.commands.restore import restore
 from stream.errors import Interrupted, explain
 
@@ -26,6 +27,8 @@ def cli() -> None:
 
 for command in (
     restore,
+    relay,
+    camera,
     faces,
     engines.build,
     engines.bench,

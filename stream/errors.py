@@ -6,6 +6,8 @@ because they know nothing of video; `explain` maps it to exit code 6.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from engine import EngineError
 
 ENGINE_EXIT_CODE = 6
@@ -27,6 +29,28 @@ class InputError(UnsmearError):
     """The input cannot be read: missing, empty, without video, or damaged."""
 
     exit_code = 3
+
+
+class Cause(StrEnum):
+    """Why a live source or sink was lost."""
+
+    NOT_FOUND = "not found"
+    REFUSED = "connection refused"
+    UNAUTHORIZED = "authentication refused"
+    TIMEOUT = "timed out"
+    UNSUPPORTED = "codec not supported"
+    ENDED = "end of stream"
+    BROKEN = "connection broken"
+
+
+class LinkError(UnsmearError):
+    """A live source or sink is gone: for now, or, where it reaches the user, for good."""
+
+    exit_code = 4
+
+    def __init__(self, cause: Cause, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class OutputError(UnsmearError):

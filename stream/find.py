@@ -33,6 +33,7 @@ class FaceSettings(Struct, frozen=True, kw_only=True):
     max_yaw_deg: Annotated[float, Meta(ge=0, le=180)]
     max_gap_frames: Annotated[int, Meta(ge=0)]
     look_every: Annotated[int, Meta(ge=1, le=30)]
+    search_every: Annotated[int, Meta(ge=1, le=30)]
     choose: str
     ignore: tuple[str, ...]
 
@@ -65,6 +66,7 @@ class FaceFinding:
         self._signature: NDArray[np.float32] | None = None
         self._time: Fraction | None = None
         self._turn = 0
+        self._unsearched = 0  # frames since the last search
         self._choose = chooser(settings.choose)
         self._ignored = [tuple(int(number) for number in part.split(",")) for part in settings.ignore]
 
@@ -111,8 +113,10 @@ class FaceFinding:
                     moved = between(track.face, face, share) if face is not None else None
                     self._tracker.seen(track.id, moved, 0.0 if self._time is None else float(now - self._time))
                 self._time = now
+                self._unsearched += 1
                 if item is frames[-1]:
-                    self._search(item, everywhere=new_scene)
+                    if new_scene or self._unsearched >= self._settings.search_every:
+                        self._search(item, everywhere=new_scene)
                     self._tracker.prune()
                 found = Found(item, self._crops(item))
             yield found
@@ -146,7 +150,7 @@ class FaceFinding:
     def _search(self, frame: Frame, everywhere: bool) -> None:
         """Start tracks for the faces of the next tile, or of all."""
         whole, *small = tiles(frame.width, frame.height, tile_side(self._settings.min_size_px))
-        self._turn += 1
+        self._turn, self._unsearched = self._turn + 1, 0
         # Every second search is for large faces in the whole picture, the others go over the tiles.
         one = small[self._turn // 2 % len(small)] if small and self._turn % 2 else whole
         for rect in [whole, *small] if everywhere else [one]:

@@ -114,6 +114,22 @@ class Patch:
     kernel: NDArray[np.float32] | None = None  # (33, 33) in px of the crop: what smeared it, where the model tells
     motion: Motion | None = None  # the same in figures
 
+    def told(self) -> dict[str, Any]:
+        """Track, points, motion and strength, rounded, for JSON."""
+        track = self.crop.track
+        told: dict[str, Any] = {
+            "track": track.id,
+            "box": [round(float(v), 1) for v in track.face.box],
+            "points": [[round(float(v), 2) for v in point] for point in track.landmarks],
+            "yaw_deg": round(track.face.yaw, 1),
+            "lost_frames": track.lost,
+            "strength": round(self.strength, 3),
+        }
+        if self.motion is not None:
+            told["motion_px"] = round(self.motion.length_px, 2)
+            told["motion_deg"] = round(self.motion.direction_deg, 1)
+        return told
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

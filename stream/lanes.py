@@ -1,20 +1,24 @@
 """Every thread and queue of the pipeline: a stage runs in a lane of its own, some items ahead of the next.
 
-A `Lanes` scope owns all threads. A fault of a stage travels through the queues and is raised where its result is
-awaited. Leaving the scope, for whatever reason, stops and joins every thread. Queues are bounded: a full one makes its
-stage wait.
+A `Lanes` scope owns all its threads. A fault of a stage travels through the queues and is raised where its result is
+awaited. Leaving the scope, for whatever reason, stops and joins every thread. Queues are bounded: a full lane makes its
+stage wait, a full `Inbox`, in live use, loses its oldest frame.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
 _POLL_S = 0.1  # how soon a waiting lane notices that the scope is left
+Stop = threading.Event
+Lock = threading.Lock
 
 
 class _End:
@@ -94,3 +98,106 @@ class Lanes:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+
+class Inbox(Generic[T]):
+    """What comes in live: putting never waits, taking does.
+
+    The oldest item that may be lost is lost when it is full, or when that is stale and something newer waits behind it;
+    `lost` is told of each, with why.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        may_be_lost: Callable[[T], bool],
+        lost: Callable[[T, str], None],
+        is_stale: Callable[[T], bool] = lambda item: False,
+    ) -> None:
+        """Hold at most `depth` items that may be lost, and a hundred times as many others."""
+        self._depth, self._may_be_lost, self._lost, self._is_stale = depth, may_be_lost, lost, is_stale
+        self._items: deque[T] = deque()
+        self._droppable = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def put(self, item: T) -> None:
+        """Hand in. Behind the end it is lost."""
+        with self._changed:
+            if self._closed:
+                if self._may_be_lost(item):
+                    self._lost(item, "stopping")
+                return
+            self._items.append(item)
+            self._droppable += self._may_be_lost(item)
+            if self._droppable > self._depth:
+                self._drop_first("queue full")
+            elif len(self._items) > 100 * self._depth:
+                self._items.popleft()
+            self._changed.notify()
+
+    def get(self, timeout_s: float) -> T | None:
+        """The next item; None if none came in time, or all have been taken behind the end."""
+        until = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                while self._droppable > 1 and self._is_stale(self._first()):
+                    self._drop_first("too late")
+                if self._items:
+                    item = self._items.popleft()
+                    self._droppable -= self._may_be_lost(item)
+                    return item
+                left = until - time.monotonic()
+                if self._closed or left <= 0:
+                    return None
+                self._changed.wait(left)
+
+    def close(self) -> None:
+        """Nothing more comes: what is there may still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all has been taken behind the end."""
+        with self._changed:
+            return self._closed and not self._items
+
+    def __len__(self) -> int:
+        return self._droppable
+
+    def __iter__(self) -> Iterator[T]:
+        while not self.is_over:
+            item = self.get(_POLL_S)
+            if item is not None:
+                yield item
+
+    def _first(self) -> T:
+        return next(item for item in self._items if self._may_be_lost(item))
+
+    def _drop_first(self, why: str) -> None:
+        item = self._first()
+        # By identity: frames hold arrays, which do not compare to one truth.
+        del self._items[next(i for i, other in enumerate(self._items) if other is item)]
+        self._droppable -= 1
+        self._lost(item, why)
+
+
+class Worker:
+    """A thread of its own that may hang in a foreign library: it is then left behind."""
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        """Start it."""
+        self._thread = threading.Thread(target=work, name=name, daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for its end; False if it did not come in time."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still works."""
+        return self._thread.is_alive()

@@ -13,7 +13,7 @@ from stream.config import RestoreSettings
 from stream.errors import InputError, Interrupted
 from stream.faces.finder import Finder
 from stream.find import FaceFinding
-from stream.frame import Frame, Mended, Patch
+from stream.frame import Frame, Mended
 from stream.lanes import Lanes
 from stream.media.sink import FileSink
 from stream.media.source import FileSource
@@ -122,25 +122,9 @@ def list_faces(
                 yield {
                     "frame": frame.index,
                     "time_s": round(float(frame.pts * frame.time_base), 6),
-                    "faces": [_told(patch) for patch in item.patches],
+                    "faces": [patch.told() for patch in item.patches],
                 }
         if stats.engine_fault is not None:
             raise EngineError(f"{stats.passed_over[FAILED]} faces are not listed: {stats.engine_fault}")
         if opened.damage is not None:
             raise InputError(f"{source} is damaged: {opened.damage}; the frames that could be read are listed")
-
-
-def _told(patch: Patch) -> dict[str, Any]:
-    track = patch.crop.track
-    told: dict[str, Any] = {
-        "track": track.id,
-        "box": [round(float(v), 1) for v in track.face.box],
-        "points": [[round(float(v), 2) for v in point] for point in track.landmarks],
-        "yaw_deg": round(track.face.yaw, 1),
-        "lost_frames": track.lost,
-        "strength": round(patch.strength, 3),
-    }
-    if patch.motion is not None:
-        told["motion_px"] = round(patch.motion.length_px, 2)
-        told["motion_deg"] = round(patch.motion.direction_deg, 1)
-    return told

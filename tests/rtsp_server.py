@@ -3,8 +3,8 @@
     /usr/bin/python3 rtsp_server.py PORT FEED [USER:PASSWORD]
 
 /cam    plays what comes in as an MPEG transport stream over UDP at port FEED (`ffmpeg -re -f mpegts udp://127.0.0.1:FEED`)
-/out    takes what is published (H.264 and AAC); /mute the same without sound
-/view   plays what is published
+/out    takes what is published (H.264 and AAC), /mute H.264 alone
+/view   plays the picture that /out takes; as transport streams it is on UDP port FEED + 1, the sound on FEED + 2
 """
 
 import sys
@@ -22,17 +22,13 @@ server.set_address("127.0.0.1")
 server.set_service(str(port))
 mounts = server.get_mount_points()
 
-# The buffer holds what a keyframe of a loud picture bursts.
-PLAY = (
-    "( udpsrc port={} address=127.0.0.1 buffer-size=2000000 ! tsdemux name=d latency=0 "
-    "d. ! queue ! h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96 "
-    "d. ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97 )"
-)
-RECORD = (
-    "( rtph264depay name=depay0 ! h264parse config-interval=-1 ! mpegtsmux name=m alignment=7 "
-    "! udpsink host=127.0.0.1 port={} sync=false {} )"
-)
-SOUND = "rtpmp4gdepay name=depay1 ! aacparse ! m."
+UDP = "udpsrc port={} address=127.0.0.1 buffer-size=2000000 ! tsdemux latency=0"  # a keyframe of a loud picture bursts
+VIDEO = "queue ! h264parse config-interval=-1 ! rtph264pay name=pay0 pt=96"
+SOUND = "queue ! aacparse ! rtpmp4gpay name=pay1 pt=97"
+OUT = "mpegtsmux alignment=7 ! udpsink host=127.0.0.1 port={} sync=false async=false"
+# Picture and sound have a multiplexer each: one for both waits for ever where their clocks differ.
+TAKE_VIDEO = f"rtph264depay name=depay0 ! h264parse config-interval=-1 ! {OUT}".format(feed + 1)
+TAKE_SOUND = f"rtpmp4gdepay name=depay1 ! aacparse ! {OUT}".format(feed + 2)
 
 
 def add(path, launch, record=False):
@@ -50,10 +46,10 @@ def add(path, launch, record=False):
     mounts.add_factory(path, factory)
 
 
-add("/cam", PLAY.format(feed))
-add("/view", PLAY.format(feed + 1))
-add("/out", RECORD.format(feed + 1, SOUND), True)
-add("/mute", RECORD.format(feed + 1, ""), True)
+add("/cam", f"( {UDP.format(feed)} name=d d. ! {VIDEO} d. ! {SOUND} )")
+add("/view", f"( {UDP.format(feed + 1)} ! {VIDEO} )")
+add("/out", f"( {TAKE_VIDEO} {TAKE_SOUND} )", record=True)
+add("/mute", f"( {TAKE_VIDEO} )", record=True)
 if len(sys.argv) > 3:
     user, password = sys.argv[3].split(":")
     auth = GstRtspServer.RTSPAuth()

@@ -1,0 +1,1 @@
+"""The same road with another clock: sources and sinks that come and go, a picture that never goes dark."""

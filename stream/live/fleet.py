@@ -1,0 +1,94 @@
+"""Many live streams in one process, with one engine: started, watched, changed and stopped, none disturbing another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from engine import Engine, EngineError
+from stream.config import RelaySettings
+from stream.errors import UnsmearError
+from stream.faces.finder import Finder
+from stream.lanes import Lock
+from stream.live.metrics import Metrics
+from stream.live.relay import Relay
+
+log = logging.getLogger(__name__)
+
+
+class Fleet:
+    """The streams by name."""
+
+    def __init__(
+        self, seat: Callable[[], Engine], make_finder: Callable[[RelaySettings], Finder], metrics: Metrics
+    ) -> None:
+        """`seat` gives a stream its access to the shared engine."""
+        self._seat, self._make_finder, self.metrics = seat, make_finder, metrics
+        self._relays: dict[str, Relay] = {}
+        self._ended: dict[str, Exception | None] = {}  # those that ended by themselves, in their order
+        self._lock = Lock()
+
+    @property
+    def relays(self) -> dict[str, Relay]:
+        """A copy, for whoever looks on."""
+        with self._lock:
+            return dict(self._relays)
+
+    def apply(self, wanted: dict[str, RelaySettings]) -> None:
+        """Stop what is not wanted any more or is wanted otherwise, start what is new; leave the rest alone.
+
+        Raises:
+            UsageError: a source or sink is no place that is known; nothing has changed then.
+        """
+        running = self.relays
+        same = {name for name, each in wanted.items() if name in running and running[name].board.settings == each}
+        fresh = {name: self._relay(name, each) for name, each in wanted.items() if name not in same}
+        for name in running:
+            if name not in wanted or name in fresh:
+                log.info("%s: %s", name, "changed" if name in wanted else "removed")
+                self._remove(name)
+                if name not in wanted:
+                    self.metrics.forget(name)
+        for name, relay in fresh.items():
+            self._ended.pop(name, None)
+            with self._lock:
+                self._relays[name] = relay
+            relay.start()
+
+    def watch(self) -> bool:
+        """Look at every stream; whether any is left. Called a few times a second."""
+        for name, relay in self.relays.items():
+            relay.watch()
+            if relay.is_over and name not in self._ended:
+                relay.stop()
+                self._ended[name] = relay.board.fault
+        return len(self._ended) < len(self.relays)
+
+    def stop(self) -> None:
+        """Stop all, in order."""
+        for name in self.relays:
+            if name not in self._ended:
+                self._remove(name)
+
+    def lines(self) -> list[str]:
+        """How each stream is, in a line."""
+        return [f"{name}: {relay.summary()}" for name, relay in self.relays.items()]
+
+    @property
+    def fault(self) -> Exception | None:
+        """Why the first stream that failed did."""
+        return next((fault for fault in self._ended.values() if fault is not None), None)
+
+    def _relay(self, name: str, settings: RelaySettings) -> Relay:
+        return Relay(name, settings, self._seat(), lambda: self._make_finder(settings), self.metrics)
+
+    def _remove(self, name: str) -> None:
+        relay = self._relays[name]
+        try:
+            if name not in self._ended:
+                relay.stop()
+        except (UnsmearError, EngineError) as error:
+            log.error("%s: %s", name, error)
+        self._ended.pop(name, None)
+        with self._lock:
+            del self._relays[name]

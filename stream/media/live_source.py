@@ -1,0 +1,175 @@
+"""A live source opened once: frames as they are decoded and packets of sound, on the relay's own timeline.
+
+It never retries and never hides a fault: iterating ends by a `LinkError` that says why.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, Self, cast
+
+import av
+import av.error
+import av.logging
+
+from stream.errors import Cause, LinkError
+from stream.frame import Frame, Packet
+from stream.media.address import OPENING_S, READING_S, Address
+from stream.media.decoded import frame_of, reason
+
+log = logging.getLogger(__name__)
+TICKS = Fraction(1, 90000)  # the relay's time base
+av.logging.set_level(av.logging.PANIC)  # its lines would show urls with their passwords
+
+Place = Callable[[int, Fraction, float], Fraction]  # stream, decoding time, arrival -> seconds to add
+
+
+class Sound:
+    """What a sink must know of the sound that it copies; outlives the source."""
+
+    def __init__(self, streams: list[Any]) -> None:
+        """Take the parameters of `streams`, which are still open."""
+        # The media library keeps parameters in containers only: this one is never written.
+        self._holder = av.open(io.BytesIO(), "w", format="matroska")
+        self.streams = {}
+        for stream in streams:
+            try:
+                self.streams[stream.index] = self._holder.add_stream_from_template(stream, opaque=True)
+            except (av.error.FFmpegError, ValueError) as error:
+                log.warning("sound of stream %d is left out: %s", stream.index, reason(error))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sound) and self._key() == other._key()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _key(self) -> list[tuple[Any, ...]]:
+        contexts = ((index, stream.codec_context) for index, stream in self.streams.items())
+        return [(index, c.name, c.sample_rate, c.layout.name, bytes(c.extradata or b"")) for index, c in contexts]
+
+
+class LiveSource:
+    """Open, then iterate `Frame`s and `Packet`s; a context manager."""
+
+    def __init__(self, address: Address, loop: bool = False) -> None:
+        """Connect.
+
+        Raises:
+            LinkError: it cannot be opened, or has no video that can be decoded.
+        """
+        self.address, self._loop = address, loop
+        try:
+            self._container = av.open(
+                address.url,
+                format=address.format,
+                options=address.options,
+                timeout=(OPENING_S, READING_S),
+                metadata_errors="replace",
+            )
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise lost(address, error) from None
+        videos = [s for s in self._container.streams.video if s.codec_context is not None and s.time_base is not None]
+        if not videos:
+            self._container.close()
+            raise LinkError(Cause.UNSUPPORTED, f"{address}: no video in it that can be decoded here")
+        self._video = videos[0]
+        self._video.thread_type = "SLICE"  # threads that take a frame each would hold as many frames back
+        self._video.codec_context.flags |= av.codec.context.Flags.low_delay
+        self.rate = self._video.average_rate or self._video.base_rate or Fraction(25)
+        self._audio = [s for s in self._container.streams.audio if s.codec_context is not None and s.time_base]
+        self.sound = Sound(self._audio)
+        self.damaged = 0  # packets that could not be decoded
+        self._offset = Fraction(0)  # of the last packet of the picture
+
+    def frames(self, place: Place, count: Iterator[int]) -> Iterator[Frame | Packet]:
+        """Read until the source ends, at times of 1/90000 s that `place` moves to the relay's timeline.
+
+        Raises:
+            LinkError: always, at the end.
+        """
+        while True:
+            yield from self._once(place, count)
+            if not self._loop:
+                raise LinkError(Cause.ENDED, f"{self.address}: the stream has ended")
+            try:
+                self._container.seek(0)
+            except av.error.FFmpegError as error:
+                raise lost(self.address, error) from None
+
+    def _once(self, place: Place, count: Iterator[int]) -> Iterator[Frame | Packet]:
+        demuxer = self._container.demux([self._video, *self._audio])
+        while True:
+            try:
+                packet = next(demuxer)
+            except (StopIteration, av.error.EOFError):
+                return
+            except (av.error.FFmpegError, OSError) as error:
+                raise lost(self.address, error) from None
+            arrived = time.monotonic()
+            offset = Fraction(0)
+            if packet.dts is not None:
+                offset = place(packet.stream.index, packet.dts * packet.time_base, arrived)
+            if packet.stream is self._video:
+                yield from self._decoded(packet, offset, arrived, count)
+            elif packet.size and packet.dts is not None:
+                moved = round(offset / packet.time_base)
+                packet.dts += moved
+                packet.pts = packet.dts if packet.pts is None else packet.pts + moved
+                yield Packet(packet.stream.index, packet)
+
+    def _decoded(self, packet: Any, offset: Fraction, arrived: float, count: Iterator[int]) -> Iterator[Frame]:
+        try:
+            pictures = packet.decode()
+        except av.error.FFmpegError as error:
+            self.damaged += 1
+            log.debug("%s: packet at %s: %s", self.address, packet.pts, reason(error))
+            return
+        for picture in pictures:
+            if picture.pts is None:
+                continue
+            if not packet.size:  # what was still in the decoder when a file ended: behind the last one placed
+                offset = self._offset
+            self._offset = offset
+            at = picture.pts * cast(Fraction, picture.time_base) + offset
+            yield frame_of(picture, self._video, next(count), round(at / TICKS), TICKS, arrived)
+
+    def close(self) -> None:
+        """Leave the source."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def lost(address: Address, error: BaseException) -> LinkError:
+    """The media library's fault as ours, without the url."""
+    causes: dict[type[BaseException], Cause] = {
+        av.error.HTTPUnauthorizedError: Cause.UNAUTHORIZED,
+        av.error.HTTPForbiddenError: Cause.UNAUTHORIZED,
+        av.error.HTTPNotFoundError: Cause.NOT_FOUND,
+        av.error.FileNotFoundError: Cause.NOT_FOUND,
+        av.error.ConnectionRefusedError: Cause.REFUSED,
+        av.error.TimeoutError: Cause.TIMEOUT,
+        av.error.ExitError: Cause.TIMEOUT,
+        av.error.DecoderNotFoundError: Cause.UNSUPPORTED,
+        av.error.ProtocolNotFoundError: Cause.UNSUPPORTED,
+        av.error.EOFError: Cause.ENDED,
+    }
+    cause = next((cause for kind, cause in causes.items() if isinstance(error, kind)), Cause.BROKEN)
+    if cause is Cause.BROKEN and getattr(error, "errno", None) in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+        cause = Cause.NOT_FOUND
+    if isinstance(error, av.error.ProtocolNotFoundError):
+        return LinkError(cause, f"{address}: the media library of this installation does not speak {address.kind}")
+    said = reason(error)
+    return LinkError(cause, f"{address}: {cause}" + (f" ({said})" if said.lower() != cause and said else ""))

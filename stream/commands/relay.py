@@ -162,6 +162,7 @@ def watch(fleet: Fleet, load: Any) -> None:
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
         fields = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.created)),
             "level": record.levelname.lower(),

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 BACK_S = Fraction(1, 2)  # a step back from which a clock has begun anew
 AHEAD_S = 2  # and one ahead of the time that has passed
+BEHIND_S = 0.5  # how long a source may be behind what bridged its gap: old pictures come in a burst, or it stood still
 
 
 @dataclass(slots=True)
@@ -32,6 +33,8 @@ class RelayClock:
         self._epoch = 0
         self._seen: dict[int, _Seen] = {}
         self._last = Fraction(0)  # the highest time given, or told by `passed`
+        self._bridged = Fraction(0)  # what was told by `passed`
+        self._behind_since: float | None = None
 
     def restart(self) -> None:
         """A new connection: what comes next is now."""
@@ -40,6 +43,7 @@ class RelayClock:
 
     def passed(self, at: Fraction) -> None:
         """Something else stands at that time already, such as a picture that bridged a gap."""
+        self._bridged = max(self._bridged, at)
         self._last = max(self._last, at)
 
     def offset(self, stream: int, raw: Fraction, arrived: float) -> Fraction:
@@ -57,12 +61,25 @@ class RelayClock:
                 self.jumps += 1
                 self._begin(raw, max(due, self._last))
                 offset, epoch = self._offset or Fraction(0), self._epoch
+        if self._is_behind(raw + offset, arrived):  # it goes on where it stood still: all streams are moved
+            self.jumps += 1
+            self._begin(raw, self._last)
+            self._seen.clear()
+            offset, epoch = self._offset or Fraction(0), self._epoch
         self._seen[stream] = _Seen(epoch, offset, raw, arrived)
         self._last = max(self._last, raw + offset)
         return offset
 
     def _now(self, arrived: float) -> Fraction:
         return Fraction(arrived - self.began).limit_denominator(90000)
+
+    def _is_behind(self, placed: Fraction, arrived: float) -> bool:
+        """Whether it has been behind for so long that it will not catch up."""
+        if placed >= self._bridged:
+            self._behind_since = None
+            return False
+        self._behind_since = arrived if self._behind_since is None else self._behind_since
+        return arrived - self._behind_since > BEHIND_S
 
     def _begin(self, raw: Fraction, at: Fraction) -> None:
         self._offset = at - raw

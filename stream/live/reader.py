@@ -10,14 +10,24 @@ from fractions import Fraction
 
 from stream.errors import Cause, LinkError
 from stream.frame import Frame, Packet
-from stream.lanes import Inbox
+from stream.lanes import Inbox, Stop
 from stream.live.board import Board
 from stream.live.pause import Backoff
 from stream.live.states import Event, State
+from stream.media.address import Address, answers
 from stream.media.live_source import TICKS, LiveSource
 
 log = logging.getLogger(__name__)
+KNOCK_EVERY_S = 0.2
 REFUSALS = 3  # of user and password in a row, until a stream is given up
+
+
+def wait(address: Address, fault: LinkError, wait_s: float, stop: Stop) -> None:
+    """Until the next attempt. Where nobody listened, a mere knock tells when somebody does: then it is time at once."""
+    until = time.monotonic() + wait_s
+    while not stop.wait(min(KNOCK_EVERY_S, max(until - time.monotonic(), 0.0))) and time.monotonic() < until:
+        if fault.cause is Cause.REFUSED and answers(address):
+            return
 
 
 class _LeftBehind(Exception):
@@ -99,4 +109,4 @@ class Reader:
             board.give_up(fault)
             return
         board.happened(Event.LOST, str(fault))
-        board.stop.wait(wait_s)
+        wait(board.source, fault, wait_s, board.stop)

@@ -14,6 +14,7 @@ from typing import Any
 
 from engine import Engine, EngineError
 from stream.config import RelaySettings
+from stream.errors import SystemLibraryError
 from stream.faces.finder import Finder
 from stream.frame import Frame, Packet
 from stream.lanes import Inbox, Lanes, Worker
@@ -68,8 +69,11 @@ class Relay:
         with Lanes() as lanes:
             for item in lanes.run(f"find-{board.name}", self._road.find(self._inbox), depth=1):
                 self._outbox.put(item if isinstance(item, Packet) else self._road.restore(item))
-                if self._road.fault is not None and board.settings.relay.strict:
-                    board.give_up(EngineError(f"{board.name}: {self._road.fault}"))
+                fault = self._road.fault
+                if isinstance(fault, SystemLibraryError):
+                    board.give_up(fault)
+                elif fault is not None and board.settings.relay.strict:
+                    board.give_up(EngineError(f"{board.name}: {fault}"))
         self._outbox.close()
 
     def watch(self) -> None:

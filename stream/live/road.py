@@ -12,6 +12,7 @@ from stream.config import RelaySettings
 from stream.faces.finder import Finder
 from stream.find import FaceFinding
 from stream.frame import Found, Frame, Mended, Packet, Patch
+from stream.lanes import Worker
 from stream.live.metrics import Metrics
 from stream.live.pause import Pause
 from stream.paste import paste_patches
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 LATE = "late"
 FAILED = "failed"
 PAUSED = "paused after faults"
+STARTING = "starting"
+LOADING_S = 20.0  # to wait for, at the end, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,11 @@ class Road:
     def __init__(
         self, name: str, settings: RelaySettings, make_finder: Callable[[], Finder], engine: Engine, metrics: Metrics
     ) -> None:
-        """`make_finder` is called in the thread that finds, and again after a fault."""
+        """`make_finder` is called in a thread of its own, and again after a fault."""
         self._name, self._settings, self._engine, self._metrics = name, settings, engine, metrics
         self._make_finder = make_finder
+        self._finder: Finder | None = None
+        self._loading: Worker | None = None
         self._limit_s = settings.relay.max_latency_ms / 1000
         self._late = Pause(0.5, 8.0, faults=3)  # better a steady picture than one restored now and then
         self._finding_faults = Pause(5.0, 300.0, faults=3)
@@ -50,8 +55,7 @@ class Road:
         self.fault: Exception | None = None  # the first
 
     def find(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
-        """Packets pass; a frame that is late, or fails, has no faces."""
-        finder: Finder | None = None
+        """Packets pass; a frame that is late, or fails, or comes while the finder loads, has no faces."""
         finding: FaceFinding | None = None
         spec, faces = self._engine.spec, self._settings.faces
         try:
@@ -62,23 +66,43 @@ class Road:
                 if self._passes_on(item, self._finding_faults, 0.4):
                     yield Found(item, ())
                     continue
+                finder = self._ready_finder()
+                if finder is None:
+                    self._count(STARTING)
+                    yield Found(item, ())
+                    continue
+                finding = finding or FaceFinding(finder, faces, spec.margin, self.stats, spec.frames)
                 began = time.monotonic()
                 try:
-                    if finding is None:
-                        finder = self._make_finder()
-                        finding = FaceFinding(finder, faces, spec.margin, self.stats, spec.frames)
                     found = list(finding.run([item]))
                     self._finding_faults.success()
                 except Exception as error:  # whatever it is, the picture goes on
                     self._failed("finding faces", error, self._finding_faults)
-                    if finder is not None:
-                        finder.close()
-                    found, finder, finding = [Found(item, ())], None, None
+                    found, finding = [Found(item, ())], None
+                    self._close_finder()
                 self._metrics.seconds.labels(self._name, "find").observe(time.monotonic() - began)
                 yield from found
         finally:
-            if finder is not None:
-                finder.close()
+            if self._loading is not None:
+                self._loading.join(LOADING_S)
+            self._close_finder()
+
+    def _ready_finder(self) -> Finder | None:
+        """The finder; None while it loads, beside the stream."""
+        if self._finder is None and (self._loading is None or not self._loading.is_alive):
+            self._loading = Worker(f"live-load-{self._name}", self._load)
+        return self._finder
+
+    def _load(self) -> None:
+        try:
+            self._finder = self._make_finder()
+        except Exception as error:  # the picture goes on without it
+            self._failed("loading the finder", error, self._finding_faults)
+
+    def _close_finder(self) -> None:
+        finder, self._finder = self._finder, None
+        if finder is not None:
+            finder.close()
 
     def restore(self, found: Found) -> Relayed:
         """Restored and pasted, or as it came."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,10 @@ from urllib.parse import urlsplit
 from stream.errors import UsageError
 
 OPENING_S, READING_S = 5.0, 5.0  # how long opening and one read may take
+KNOCK_S = 0.5  # how long a mere connection may take
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "tcp")
-_SECRETS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@]*@|(?P<key>[?&][^=\s&]+=)[^\s&#]+", re.IGNORECASE)
+_SECRETS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/]*@|(?P<key>[?&][^=\s&]+=)[^\s&#'\"]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,19 @@ class Address:
 
     def __str__(self) -> str:
         return self.shown
+
+
+def answers(address: Address) -> bool:
+    """Whether something listens where an address points to; True where that cannot be told so."""
+    parts = urlsplit(address.url)
+    port = parts.port or {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "http": 80, "https": 443}.get(parts.scheme)
+    if parts.hostname is None or port is None:
+        return True
+    try:
+        socket.create_connection((parts.hostname, port), KNOCK_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def redacted(text: str) -> str:
@@ -55,7 +70,8 @@ def source_address(text: str, transport: str = "tcp") -> Address:
             raise UsageError(f"the source {text} is no url and no file; a camera is called camera:0")
         return Address(str(Path(text).absolute()), text, "file")
     options = {"fflags": "nobuffer", "analyzeduration": "1000000", "probesize": "1000000"}
-    if scheme in ("rtsp", "rtsps"):
+    if scheme in ("rtsp", "rtsps"):  # the session's description tells what others find out by reading ahead
+        options |= {"analyzeduration": "1", "fpsprobesize": "0"}
         options |= {"rtsp_transport": transport, "timeout": str(int(READING_S * 1e6)), "buffer_size": "4000000"}
     elif scheme in ("http", "https"):
         options = {}

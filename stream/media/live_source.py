@@ -81,7 +81,8 @@ class LiveSource:
         self._video = videos[0]
         self._video.thread_type = "SLICE"  # threads that take a frame each would hold as many frames back
         self._video.codec_context.flags |= av.codec.context.Flags.low_delay
-        self.rate = self._video.average_rate or self._video.base_rate or Fraction(25)
+        declared = self._video.average_rate or Fraction(0)
+        self.rate = declared if 1 <= declared <= 240 else Fraction(25)  # a hint
         self._audio = [s for s in self._container.streams.audio if s.codec_context is not None and s.time_base]
         self.sound = Sound(self._audio)
         self.damaged = 0  # packets that could not be decoded

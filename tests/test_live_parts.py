@@ -1,0 +1,420 @@
+"""The parts of live use by themselves: states, clock, waiting, inboxes, places, the road that never stops."""
+
+import random
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from engine import EngineError
+from engine.echo import EchoEngine
+from stream.config import load_relay
+from stream.errors import UsageError
+from stream.frame import Face, Found, Packet
+from stream.lanes import Inbox
+from stream.live.clock import RelayClock
+from stream.live.metrics import Metrics
+from stream.live.pause import Backoff, Pause
+from stream.live.road import Road
+from stream.live.slate import blank, slate
+from stream.live.states import TRANSITIONS, Event, State, after
+from stream.media.address import redacted, sink_address, source_address
+
+C, R, T, A, S = State.CONNECTING, State.RUNNING, State.STALLED, State.RECONNECTING, State.STOPPED
+TABLE = [
+    (C, Event.PICTURE, R),
+    (C, Event.SILENCE, C),
+    (C, Event.LOST, A),
+    (C, Event.OVER, S),
+    (R, Event.PICTURE, R),
+    (R, Event.SILENCE, T),
+    (R, Event.LOST, A),
+    (R, Event.OVER, S),
+    (T, Event.PICTURE, R),
+    (T, Event.SILENCE, T),
+    (T, Event.LOST, A),
+    (T, Event.OVER, S),
+    (A, Event.PICTURE, R),
+    (A, Event.SILENCE, A),
+    (A, Event.LOST, A),
+    (A, Event.OVER, S),
+    (S, Event.PICTURE, S),
+    (S, Event.SILENCE, S),
+    (S, Event.LOST, S),
+    (S, Event.OVER, S),
+]
+
+
+@pytest.mark.parametrize(("state", "event", "then"), TABLE, ids=lambda each: str(each))
+def test_an_event_leads_to_its_state(state, event, then):
+    assert after(state, event) is then
+
+
+def test_every_state_and_event_stands_in_the_table():
+    assert {(state, event) for state, event, _ in TABLE} == {(state, event) for state in State for event in Event}
+    assert set(TRANSITIONS) == set(State)
+
+
+class Source:
+    """Packets of two streams from a clock that may do anything, and what the relay makes of them."""
+
+    def __init__(self):
+        self.clock = RelayClock(100.0)
+        self.now, self.raw = 101.0, {0: Fraction(0), 1: Fraction(0)}
+        self.placed = []
+
+    def play(self, seconds, step=Fraction(1, 25)):
+        for _ in range(int(seconds / float(step))):
+            for stream in (0, 1):
+                offset = self.clock.offset(stream, self.raw[stream], self.now)
+                self.placed.append((stream, float(self.raw[stream] + offset), self.now - 100.0))
+                self.raw[stream] += step
+            self.now += float(step)
+
+    def times(self, stream):
+        return np.array([at for s, at, _ in self.placed if s == stream])
+
+    def distance(self):
+        """How far sound and picture are apart, at most."""
+        return np.abs(self.times(0) - self.times(1)).max()
+
+
+@pytest.mark.parametrize("bits", [32, 33])
+def test_a_clock_that_wraps_goes_on(bits):
+    source = Source()
+    length = Fraction(2**bits, 90000)
+    source.raw = {0: length - 1, 1: length - 1}
+    source.play(0.96)
+    source.raw = {0: Fraction(0), 1: Fraction(0)}
+    source.play(1)
+    steps = np.diff(source.times(0))
+    assert steps.min() > 0.03 and steps.max() < 0.13 and source.clock.jumps >= 1
+    assert source.distance() < 0.05
+
+
+@pytest.mark.parametrize("to", [0, 50_000, 3_600, 9.0])
+def test_a_clock_that_begins_anew_goes_on_for_sound_and_picture(to):
+    source = Source()
+    source.raw = {0: Fraction(10_000), 1: Fraction(10_000)}
+    source.play(2)
+    source.raw = {0: Fraction(to), 1: Fraction(to)}
+    source.play(2)
+    assert np.diff(source.times(0)).min() > 0.03 and np.diff(source.times(0)).max() < 0.2
+    assert source.distance() < 0.1
+
+
+def test_one_stream_that_jumps_first_does_not_take_the_other_along():
+    source = Source()
+    source.play(1)
+    source.raw[1] = Fraction(5000)  # the sound's clock has begun anew, the picture's follows in ten frames
+    source.play(0.4)
+    source.raw[0] = source.raw[1]
+    source.play(1)
+    assert np.diff(source.times(0)).min() > 0 and np.diff(source.times(1)).min() > 0
+    assert np.diff(source.times(0)).max() < 0.2
+    assert abs(source.times(0)[-1] - source.times(1)[-1]) < 0.1
+
+
+def test_a_new_connection_is_now_and_never_before_what_was():
+    source = Source()
+    source.play(1)
+    source.now += 7.0
+    source.clock.passed(Fraction(9))
+    source.clock.restart()
+    source.raw = {0: Fraction(77), 1: Fraction(77)}
+    source.play(1)
+    assert 9.0 <= source.times(0)[25] < 9.1
+
+
+def test_a_source_that_stood_still_goes_on_behind_what_bridged_it():
+    source = Source()
+    source.play(1)
+    source.now += 3.0
+    source.clock.passed(Fraction(5))
+    source.play(2)  # its own clock stood still as well: it is 3 s behind for good
+    assert source.times(0)[-1] > 5.0 and source.clock.jumps == 1
+    assert (source.times(0) < 5.0).sum() < 25 + 15
+
+
+def test_what_comes_in_a_burst_after_a_gap_is_not_moved():
+    source = Source()
+    source.play(1)
+    source.now += 3.0
+    source.clock.passed(Fraction(5))
+    for _ in range(75):  # three seconds at once
+        source.clock.offset(0, source.raw[0], source.now)
+        source.raw[0] += Fraction(1, 25)
+    source.raw[1] = source.raw[0]
+    source.play(1)
+    assert source.clock.jumps == 0
+
+
+def test_no_clock_whatever_makes_time_step_back():
+    for seed in range(20):
+        chance = random.Random(seed)
+        source = Source()
+        for _ in range(12):
+            what = chance.randrange(4)
+            if what == 0:
+                source.raw = dict.fromkeys((0, 1), Fraction(chance.randrange(100_000)))
+            elif what == 1:
+                source.now += chance.uniform(0, 20)
+                source.clock.restart()
+            elif what == 2:
+                source.now += chance.uniform(0, 3)
+            source.play(chance.uniform(0.2, 2))
+        assert np.diff(source.times(0)).min() > -0.5, seed  # a jitter that the writer puts in order
+
+
+def test_attempts_come_quickly_at_first_then_less_and_less_often():
+    backoff = Backoff(chance=random.Random(3))
+    waits, now = [], 0.0
+    for _ in range(80):
+        waits.append(backoff.after_fault(now))
+        now += waits[-1]
+    assert all(0.75 <= wait <= 1.0 for wait in waits[:60])
+    assert 22.5 <= waits[-1] <= 30.0 and max(waits) <= 30.0
+    assert len({round(wait, 6) for wait in waits[:60]}) > 50, "without jitter many streams come at once"
+    backoff.reset()
+    assert backoff.after_fault(now) <= 1.0 and backoff.attempts == 1
+
+
+def test_a_pause_grows_while_faults_come_soon_after_it_and_begins_anew_after_calm():
+    pause = Pause(1.0, 4.0, faults=2)
+    pause.fault(0.0)
+    assert not pause.active(0.0)
+    pause.fault(0.1)
+    assert pause.active(1.0) and not pause.active(1.2)
+    for now, length in ((1.2, 2.0), (3.5, 4.0), (7.9, 4.0)):
+        pause.fault(now)
+        pause.fault(now)
+        assert pause.active(now + length - 0.01) and not pause.active(now + length + 0.01)
+    pause.success()
+    pause.fault(100.0)
+    pause.fault(100.0)
+    assert not pause.active(101.1), "after long calm it is short again"
+
+
+def test_an_inbox_loses_its_oldest_frame_and_no_packet():
+    lost = []
+    inbox = Inbox(2, lambda item: item < 10, lambda item, why: lost.append((item, why)))
+    for item in (1, 11, 2, 12, 3):
+        inbox.put(item)
+    inbox.close()
+    inbox.put(4)
+    assert lost == [(1, "queue full"), (4, "stopping")]
+    assert list(inbox) == [11, 2, 12, 3] and inbox.is_over
+
+
+def test_an_inbox_passes_over_what_is_stale_but_not_over_the_newest():
+    lost = []
+    inbox = Inbox(9, lambda item: True, lambda item, why: lost.append((item, why)), lambda item: item < 3)
+    for item in (0, 1, 2, 3):
+        inbox.put(item)
+    assert inbox.get(0) == 3 and [why for _, why in lost] == ["too late"] * 3
+    inbox.put(1)
+    assert inbox.get(0) == 1, "an old picture is better than none"
+    assert inbox.get(0.01) is None and not inbox.is_over
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://user:pa$s@cam:554/a", "rtsp://***@cam:554/a"),
+        ("rtsp://user:p@ss@cam/a", "rtsp://***@cam/a"),
+        ("rtsp://cam/a?user=x&password=y&n=1", "rtsp://cam/a?user=***&password=***&n=***"),
+        ("rtmp://host/live/key", "rtmp://host/live/key"),
+        ("cannot open 'http://a:b@c/d?e=f', gone", "cannot open 'http://***@c/d?e=***', gone"),
+    ],
+)
+def test_no_secret_of_a_url_is_shown(url, shown):
+    assert redacted(url) == shown
+    if url.startswith("rtsp"):
+        address = source_address(url)
+        assert (
+            str(address) == shown
+            and "pass" not in repr(address).replace("password=***", "")
+            and "y&" not in repr(address)
+        )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda: source_address("gopher://x"), "'gopher'"),
+        (lambda: source_address("nothing.mp4"), "no url and no file"),
+        (lambda: sink_address("https://x/y"), "'https'"),
+        (lambda: sink_address("/tmp/a.avi"), "segments are"),
+        (lambda: sink_address("/no/such/folder/a.ts"), "does not exist"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused_in_one_line(wrong, says):
+    with pytest.raises(UsageError, match=says):
+        wrong()
+
+
+def test_streams_of_a_file_have_their_own_settings_over_the_common_ones(tmp_path):
+    path = tmp_path / "streams.toml"
+    path.write_text(
+        '[encoder]\ncrf = 25.0\n[streams.a]\nsource = "rtsp://x/a"\nfaces = { min_size_px = 80 }\n'
+        '[streams.b]\nsource = "rtsp://x/b"\nmax_latency_ms = 500.0\n'
+    )
+    streams = load_relay(path, {"restore": {"strength": 0.5}})
+    assert streams["a"].faces.min_size_px == 80 and streams["b"].faces.min_size_px == 40
+    assert streams["b"].relay.max_latency_ms == 500 and streams["a"].encoder.crf == 25
+    assert all(stream.restore.strength == 0.5 and stream.faces.look_every == 1 for stream in streams.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[streams.a]\nsink = 'none'\n", "no source"),
+        ("[streams.a]\nsource = 'x'\nsinc = 'y'\n", "did you mean 'relay.sink'"),
+        ("[streams.'a b']\nsource = 'x'\n", "a stream's name"),
+        ("streams = 3\n", "streams are tables"),
+        ("[streams.a]\nsource='x'\n[streams.b]\nsource='y'\nrestore={engine='echo'}\n", "share one engine"),
+        ("", "nothing to relay"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_refused(tmp_path, text, says):
+    path = tmp_path / "streams.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=says):
+        load_relay(path, {})
+
+
+class OneFace:
+    """A finder that sees a face in the middle of all it is shown, unless it is told to fail."""
+
+    side_px = 256
+
+    def __init__(self):
+        self.fails = False
+        self.closed = False
+
+    def search(self, image):
+        if self.fails:
+            raise RuntimeError("the finder broke")
+        side = image.shape[0]
+        return np.array([[side * 0.4, side * 0.3, side * 0.6, side * 0.6, 0.9]])
+
+    def look(self, image):
+        side = float(image.shape[0])
+        points = np.array([[0.42, 0.45], [0.58, 0.45], [0.5, 0.52], [0.44, 0.6], [0.56, 0.6]]) * side
+        return Face(np.array([0.3, 0.3, 0.7, 0.75]) * side, points, 0.9)
+
+    def close(self):
+        self.closed = True
+
+
+class Failing(EchoEngine):
+    fails = False
+
+    def run(self, crops):
+        if self.fails:
+            raise EngineError("out of memory")
+        return super().run(crops)
+
+
+@pytest.fixture
+def road(tmp_path):
+    """A road with a finder and an engine that can be made to fail, and frames that have just come."""
+    from dataclasses import replace
+
+    settings = load_relay(None, {"relay": {"source": "rtsp://x/y"}})["stream"]
+    finders, engine, metrics = [], Failing(16), Metrics()
+
+    def make():
+        time.sleep(0.1)
+        finders.append(OneFace())
+        return finders[-1]
+
+    it = Road("s", settings, make, engine, metrics)
+
+    def frame(index, age_s=0.0):
+        return replace(blank(), index=index, pts=3600 * index, arrived=time.monotonic() - age_s)
+
+    def passed(why):
+        return metrics.value("unsmear_frames_passed_on_total", stream="s", reason=why)
+
+    yield it, frame, passed, finders, engine
+    if it._loading is not None:
+        it._loading.join(5)
+
+
+def through(road, items):
+    return [road.restore(item) if isinstance(item, Found) else item for item in road.find(items)]
+
+
+def ready(road):
+    road._ready_finder()
+    road._loading.join(5)
+
+
+def test_frames_pass_while_the_finder_loads_and_are_restored_then(road):
+    it, frame, passed, finders, _ = road
+
+    def frames():
+        yield frame(0)
+        it._loading.join(5)
+        yield frame(1)
+
+    first, second = through(it, frames())
+    assert first.patches == () and passed("starting") == 1
+    assert second.patches and finders[0].closed
+
+
+def test_a_finder_that_breaks_is_left_out_and_made_anew(road):
+    it, frame, passed, finders, _ = road
+    ready(it)
+
+    def frames():
+        finders[0].fails = True
+        yield frame(0)
+        yield frame(1)
+        it._loading.join(5)
+        yield frame(2)
+
+    out = through(it, frames())
+    assert [bool(relayed.patches) for relayed in out] == [False, False, True]
+    assert passed("failed") == 1 and passed("starting") == 1 and finders[0].closed and len(finders) == 2
+
+
+def test_an_engine_that_fails_again_and_again_is_left_out_for_a_while(road):
+    it, frame, passed, _, engine = road
+    ready(it)
+    engine.fails = True
+    out = through(it, (frame(n) for n in range(6)))
+    assert all(relayed.frame is relayed.before for relayed in out), "the picture goes on as it came"
+    assert passed("failed") == 3 and passed("paused after faults") == 3
+    assert "out of memory" in str(it.fault)
+
+
+def test_late_frames_pass_on_and_restoring_rests(road):
+    it, frame, passed, _, _ = road
+    ready(it)
+    out = through(it, [frame(0), *(frame(n, age_s=0.2) for n in (1, 2, 3)), frame(4)])
+    assert [bool(relayed.patches) for relayed in out] == [True, False, False, False, False]
+    assert passed("late") == 4, "the last one is in time, but a picture restored now and then would flicker"
+
+
+def test_packets_keep_their_place_among_frames(road):
+    it, frame, _, _, _ = road
+    packet = Packet(1, None)
+    out = through(it, [packet, frame(0), packet])
+    assert out[0] is packet and out[2] is packet
+
+
+@pytest.mark.parametrize("depth", [8, 10])
+def test_the_slate_is_the_last_picture_darkened_with_a_line_in_it(depth):
+    from dataclasses import replace
+
+    frame = blank()
+    if depth == 10:
+        planes = tuple(plane.astype(np.uint16) * 4 for plane in frame.planes)
+        frame = replace(frame, planes=planes, color=replace(frame.color, depth=10, pixel_format="yuv420p10le"))
+    dark = slate(frame, "no picture since 12:00:00")
+    unit = 2 ** (depth - 8)
+    assert np.median(dark.planes[0]) == 24 * unit and dark.planes[0].max() >= 200 * unit
+    assert np.median(dark.planes[1]) == 128 * unit and dark.planes[0].dtype == frame.planes[0].dtype

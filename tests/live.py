@@ -142,9 +142,13 @@ class Relayed(Process):
             return {}
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's series with these labels."""
+        """The sum of a metric's series with these labels; 0 while it does not answer."""
         total = 0.0
-        for line in self.get("/metrics").splitlines():
+        try:
+            text = self.get("/metrics")
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return total
+        for line in text.splitlines():
             found = re.match(rf"{name}(?:\{{(.*)\}})? (\S+)$", line)
             if found and all(f'{key}="{value}"' in (found[1] or "") for key, value in labels.items()):
                 total += float(found[2])

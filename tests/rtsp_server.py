@@ -4,7 +4,7 @@
 
 /cam    plays what comes in as an MPEG transport stream over UDP at port FEED (`ffmpeg -re -f mpegts udp://127.0.0.1:FEED`)
 /out    takes what is published (H.264 and AAC), /mute H.264 alone
-/view   plays the picture that /out takes; as transport streams it is on UDP port FEED + 1, the sound on FEED + 2
+        what it takes is sent on as transport streams over UDP, the picture to port FEED + 1, the sound to FEED + 2
 """
 
 import sys
@@ -47,7 +47,6 @@ def add(path, launch, record=False):
 
 
 add("/cam", f"( {UDP.format(feed)} name=d d. ! {VIDEO} d. ! {SOUND} )")
-add("/view", f"( {UDP.format(feed + 1)} ! {VIDEO} )")
 add("/out", f"( {TAKE_VIDEO} {TAKE_SOUND} )", record=True)
 add("/mute", f"( {TAKE_VIDEO} )", record=True)
 if len(sys.argv) > 3:

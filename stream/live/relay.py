@@ -7,6 +7,7 @@ hangs in a foreign library is left behind: what it does afterwards is known by i
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from itertools import count
@@ -25,6 +26,7 @@ from stream.live.road import Relayed, Road
 from stream.live.states import Event, State
 from stream.live.writer import Writer
 
+log = logging.getLogger(__name__)
 HUNG_S = 10.0  # in opening a source, or in one write, until a worker is left behind
 DEPTH = 6  # frames that wait for the road, and for the writer, at most
 
@@ -146,6 +148,7 @@ class Relay:
         self._workers["writer"].join(5.0)
         self.board.sink_generation += 1
         self._engine.close()
+        log.info("%s: %s", self.board.name, self.summary())
 
 
 def _is_frame(item: Frame | Packet) -> bool:

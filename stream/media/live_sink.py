@@ -109,7 +109,10 @@ class AvSink(LiveSink):
                 video.set_display_rotation(color.rotation)
             self._sound = {}
             for index, template in (sound.streams if sound is not None else {}).items():
-                self._sound[index] = container.add_stream_from_template(template, opaque=True)
+                self._sound[index] = copied = container.add_stream_from_template(template, opaque=True)
+                config = sound.config(index) if sound is not None else None
+                if config:
+                    copied.codec_context.extradata = config
             container.metadata["comment"] = NOTE
             container.start_encoding()
         except BaseException:

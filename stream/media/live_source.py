@@ -17,6 +17,7 @@ from typing import Any, Self, cast
 import av
 import av.error
 import av.logging
+from av.bitstream import BitStreamFilterContext
 
 from stream.errors import Cause, LinkError
 from stream.frame import Frame, Packet
@@ -24,6 +25,7 @@ from stream.media.address import OPENING_S, READING_S, Address
 from stream.media.decoded import frame_of, reason
 
 log = logging.getLogger(__name__)
+READ_AHEAD = 300  # packets, at most, until every stream of sound has shown one
 TICKS = Fraction(1, 90000)  # the relay's time base
 av.logging.set_level(av.logging.PANIC)  # its lines would show urls with their passwords
 
@@ -33,8 +35,9 @@ Place = Callable[[int, Fraction, float], Fraction]  # stream, decoding time, arr
 class Sound:
     """What a sink must know of the sound that it copies; outlives the source."""
 
-    def __init__(self, streams: list[Any]) -> None:
-        """Take the parameters of `streams`, which are still open."""
+    def __init__(self, streams: list[Any], configs: dict[int, bytes]) -> None:
+        """Take the parameters of `streams`, which are still open, and `configs` that their containers do not hold."""
+        self._configs = configs
         # The media library keeps parameters in containers only: this one is never written.
         self._holder = av.open(io.BytesIO(), "w", format="matroska")
         self.streams = {}
@@ -44,6 +47,10 @@ class Sound:
             except (av.error.FFmpegError, ValueError) as error:
                 log.warning("sound of stream %d is left out: %s", stream.index, reason(error))
 
+    def config(self, index: int) -> bytes | None:
+        """What a decoder must know beforehand, where a stream repeats it in every packet."""
+        return self._configs.get(index)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sound) and self._key() == other._key()
 
@@ -51,7 +58,9 @@ class Sound:
 
     def _key(self) -> list[tuple[Any, ...]]:
         contexts = ((index, stream.codec_context) for index, stream in self.streams.items())
-        return [(index, c.name, c.sample_rate, c.layout.name, bytes(c.extradata or b"")) for index, c in contexts]
+        return [
+            (i, c.name, c.sample_rate, c.layout.name, bytes(c.extradata or b""), self.config(i)) for i, c in contexts
+        ]
 
 
 class LiveSource:
@@ -84,9 +93,32 @@ class LiveSource:
         declared = self._video.average_rate or Fraction(0)
         self.rate = declared if 1 <= declared <= 240 else Fraction(25)  # a hint
         self._audio = [s for s in self._container.streams.audio if s.codec_context is not None and s.time_base]
-        self.sound = Sound(self._audio)
+        self._demuxer = self._container.demux([self._video, *self._audio])
+        self._held: list[Any] = []  # packets that were read while opening
+        self._filters: dict[int, BitStreamFilterContext] = {}
+        try:
+            self.sound = Sound(self._audio, self._configs())
+        except (av.error.FFmpegError, OSError) as error:
+            self._container.close()
+            raise lost(address, error) from None
         self.damaged = 0  # packets that could not be decoded
         self._offset = Fraction(0)  # of the last packet of the picture
+
+    def _configs(self) -> dict[int, bytes]:
+        """AAC as transport streams have it carries its own description, which most sinks want told once, beforehand."""
+        bare = {s.index: s for s in self._audio if s.codec_context.name == "aac" and not s.codec_context.extradata}
+        configs: dict[int, bytes] = {}
+        while len(configs) < len(bare) and len(self._held) < READ_AHEAD:
+            packet = next(self._demuxer, None)
+            if packet is None:
+                break
+            self._held.append(packet)
+            index = packet.stream.index
+            if index in bare and packet.size and index not in configs:
+                configs[index] = aac_config(bytes(packet)[:7])
+        for index in [index for index, config in configs.items() if config]:
+            self._filters[index] = BitStreamFilterContext("aac_adtstoasc", in_stream=bare[index])
+        return {index: config for index, config in configs.items() if config}
 
     def frames(self, place: Place, count: Iterator[int]) -> Iterator[Frame | Packet]:
         """Read until the source ends, at times of 1/90000 s that `place` moves to the relay's timeline.
@@ -102,12 +134,12 @@ class LiveSource:
                 self._container.seek(0)
             except av.error.FFmpegError as error:
                 raise lost(self.address, error) from None
+            self._demuxer = self._container.demux([self._video, *self._audio])
 
     def _once(self, place: Place, count: Iterator[int]) -> Iterator[Frame | Packet]:
-        demuxer = self._container.demux([self._video, *self._audio])
         while True:
             try:
-                packet = next(demuxer)
+                packet = self._held.pop(0) if self._held else next(self._demuxer)
             except (StopIteration, av.error.EOFError):
                 return
             except (av.error.FFmpegError, OSError) as error:
@@ -122,7 +154,17 @@ class LiveSource:
                 moved = round(offset / packet.time_base)
                 packet.dts += moved
                 packet.pts = packet.dts if packet.pts is None else packet.pts + moved
-                yield Packet(packet.stream.index, packet)
+                yield from self._sounds(packet)
+
+    def _sounds(self, packet: Any) -> Iterator[Packet]:
+        index = packet.stream.index
+        bare = self._filters.get(index)
+        try:
+            for each in [packet] if bare is None else bare.filter(packet):
+                yield Packet(index, each)
+        except av.error.FFmpegError as error:
+            self.damaged += 1
+            log.debug("%s: sound at %s: %s", self.address, packet.pts, reason(error))
 
     def _decoded(self, packet: Any, offset: Fraction, arrived: float, count: Iterator[int]) -> Iterator[Frame]:
         try:
@@ -151,6 +193,14 @@ class LiveSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def aac_config(adts: bytes) -> bytes:
+    """The AudioSpecificConfig (ISO 14496-3, 1.6.2.1) of an ADTS header; empty where it is none."""
+    if len(adts) < 4 or adts[0] != 0xFF or adts[1] & 0xF6 != 0xF0:
+        return b""
+    profile, rate, channels = (adts[2] >> 6) + 1, adts[2] >> 2 & 15, (adts[2] & 1) << 2 | adts[3] >> 6
+    return (profile << 11 | rate << 7 | channels << 3).to_bytes(2, "big") if channels else b""
 
 
 def lost(address: Address, error: BaseException) -> LinkError:

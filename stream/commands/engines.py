@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import click
 
@@ -95,6 +96,43 @@ def bench_engine(
         click.echo(f"\nlarge matrix products on {place}: {rate or 'not measured'} GMAC/s")
     for name, why in left_out.items():
         click.echo(f"{name} left out: {why}")
+
+
+@bench.command("live")
+@click.argument("clip", type=click.Path(path_type=Path))
+@click.option("--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="To measure, each way.")
+@click.option("--engine", default="auto", show_default=True, help="As of relay; echo restores nothing.")
+@click.option("--model", default="fast", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="JSON in place of a table.")
+def bench_live(clip: Path, seconds: float, engine: str, model: str, as_json: bool) -> None:
+    """How late a live picture is, end to end, by a time code burnt into it.
+
+    The clip is encoded, published by RTSP over the loopback, relayed, published and decoded again; and the same
+    without the relay.
+
+    \b
+    Example:
+      unsmear bench live clip.mp4
+    """
+    from engine import open_shared
+    from stream.live import bench as benchmark
+
+    with open_shared(engine, model, 8, patience_s=0.01) as shared:
+        delays, told = benchmark.bench_live(clip, seconds, shared.seat)
+    added = delays[1].p50 - delays[0].p50
+    if as_json:
+        click.echo(json.dumps({"delays_ms": [d._asdict() for d in delays], "added_p50_ms": added, **told}, indent=2))
+        return
+    click.echo("| | frames | p50 ms | p95 ms | p99 ms |\n|---|---|---|---|---|")
+    for delay in delays:
+        click.echo(f"| {delay.way} | {delay.frames} | {delay.p50} | {delay.p95} | {delay.p99} |")
+    frames = added / float(str(told["frame_time_ms"]))
+    click.echo(
+        f"\nadded: {added:.0f} ms in the median, {frames:.2f} frame times; "
+        + ", ".join(
+            f"{value} {key.replace('_', ' ')}" for key, value in told.items() if key.startswith(("frames_", "faces_"))
+        )
+    )
 
 
 @click.command()

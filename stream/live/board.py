@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
 
 from stream.config import RelaySettings
@@ -42,13 +43,13 @@ class Board:
         self._lock = Lock()
         metrics.state.labels(name).state(self.state)
         # The reader's
-        self.source_generation = 0  # of the worker that counts; one that was left behind has an older number
+        self.source_generation = 0  # of the reader that counts; one that was left behind has an older number
         self.attempt_began = self.last_picture = self.began
         self.rate = Fraction(25)
         self.sound: Sound | None = None
         # The writer's
-        self.sink_generation = 0
         self.writing_since: float | None = None
+        self.abort_write: Callable[[], None] = lambda: None  # ends a write that hangs
         self.last_pts = -1
         self.latest: Relayed | None = None
         self.latencies: deque[float] = deque(maxlen=250)  # seconds from decoding until it was sent

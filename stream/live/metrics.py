@@ -28,9 +28,7 @@ class Metrics:
         self.lost = Counter(
             "unsmear_connections_lost", "Losses of source or sink, by cause.", (*own, "side", "cause"), registry=r
         )
-        self.abandoned = Counter(
-            "unsmear_workers_abandoned", "Threads left behind because they hung.", (*own, "side"), registry=r
-        )
+        self.abandoned = Counter("unsmear_readers_abandoned", "Readers left behind because they hung.", own, registry=r)
         self.clock_jumps = Gauge("unsmear_clock_jumps_total", "Times the source's clock began anew.", own, registry=r)
         self.waiting = Gauge("unsmear_frames_waiting", "Frames in a queue.", (*own, "queue"), registry=r)
         self.sink_up = Gauge("unsmear_sink_up", "Whether the sink is open.", own, registry=r)

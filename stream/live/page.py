@@ -26,7 +26,9 @@ from stream.live.fleet import Fleet
 from stream.live.states import State
 
 log = logging.getLogger(__name__)
-POLICY = "default-src 'self'; img-src 'self' blob:; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'"
+POLICY = "default-src 'self'; img-src 'self' blob: data:; style-src 'self' {0}; script-src 'self' {0}".format(
+    "'unsafe-inline'"
+)
 
 
 class Page:
@@ -114,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         relay = self._fleet.relays.get(name)
         latest = relay.board.latest if relay is not None else None
         if latest is None:
-            self._reply("no picture yet\n", status=HTTPStatus.NOT_FOUND)
+            self._reply("", status=HTTPStatus.NO_CONTENT)
         else:
             self._reply(before_after(latest.before, latest.frame), "image/jpeg")
 

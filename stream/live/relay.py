@@ -1,8 +1,9 @@
 """One live stream: a source that is opened again and again, the road, a sink that never goes dark.
 
 Three workers: the reader (connect, decode), the road's (restore, paste; finding has a lane of its own) and the writer
-(encode, send). Between them stand inboxes that lose their oldest frame, so nobody waits for anybody. A worker that
-hangs in a foreign library is left behind: what it does afterwards is known by its generation and not heeded.
+(encode, send). Between them stand inboxes that lose their oldest frame, so nobody waits for anybody. A reader that
+hangs in a foreign library is left behind: what it does afterwards is known by its generation and not heeded. What sends
+is a process of its own: where it hangs it is killed.
 """
 
 from __future__ import annotations
@@ -54,16 +55,13 @@ class Relay:
         """Start the workers."""
         self._read()
         self._start("road", self._work)
-        self._send()
+        self._start("writer", Writer(self.board, self._outbox).run)
 
     def _start(self, what: str, work: Callable[[], None]) -> None:
         self._workers[what] = Worker(f"live-{what}-{self.board.name}", work)
 
     def _read(self) -> None:
         self._start("reader", Reader(self.board, self._inbox, self._numbers).run)
-
-    def _send(self) -> None:
-        self._start("writer", Writer(self.board, self._outbox).run)
 
     def _work(self) -> None:
         """The stages, until the inbox is closed and empty."""
@@ -92,15 +90,13 @@ class Relay:
         if (is_silent or is_stuck) and not board.stop.is_set():
             board.source_generation += 1
             board.attempt_began = now
-            board.metrics.abandoned.labels(board.name, "source").inc()
+            board.metrics.abandoned.labels(board.name).inc()
             board.happened(Event.LOST, f"{board.source}: silent, left and opened anew")
             self._read()
         if board.writing_since is not None and now - board.writing_since > HUNG_S:
-            board.sink_generation += 1
             board.writing_since = None
-            board.metrics.abandoned.labels(board.name, "sink").inc()
-            board.note(f"{board.sink}: hangs, left and opened anew")
-            self._send()
+            board.note(f"{board.sink}: hangs, is left and opened anew")
+            board.abort_write()
         board.metrics.waiting.labels(board.name, "road").set(len(self._inbox))
         board.metrics.waiting.labels(board.name, "writer").set(len(self._outbox))
         board.metrics.clock_jumps.labels(board.name).set(board.clock.jumps)
@@ -145,8 +141,9 @@ class Relay:
             self.board.source_generation += 1
         self._inbox.close()
         self._workers["road"].join(10.0)
-        self._workers["writer"].join(5.0)
-        self.board.sink_generation += 1
+        if not self._workers["writer"].join(5.0):
+            self.board.abort_write()
+            self._workers["writer"].join(5.0)
         self._engine.close()
         log.info("%s: %s", self.board.name, self.summary())
 

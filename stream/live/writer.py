@@ -22,11 +22,10 @@ START_S = 4.0  # without any picture yet until there is a slate: the source's ow
 
 
 class Writer:
-    """What one generation of the sink's worker does."""
+    """What the sink's worker does."""
 
     def __init__(self, board: Board, outbox: Inbox[Relayed | Packet]) -> None:
         self._board, self._outbox, self._metrics = board, outbox, board.metrics
-        self._generation = board.sink_generation
         self._sink: LiveSink | None = None
         self._shape: Shape | None = None
         self._sound: Sound | None = None
@@ -35,14 +34,9 @@ class Writer:
         self._sent = self._came = time.monotonic()  # when the last frame was sent, and the last of the source's came
 
     def run(self) -> None:
-        """Write until all is sent, or this worker is left behind; while the sink is away, frames go by, counted."""
-        board = self._board
+        """Write until all is sent; while the sink is away, frames go by, and are counted."""
         while not self._outbox.is_over:
             item = self._outbox.get(self._patience_s())
-            if self._generation != board.sink_generation:
-                if isinstance(item, Relayed):
-                    board.dropped(item, "sink hung")
-                return
             if isinstance(item, Relayed):
                 self._picture(item)
             elif item is None:
@@ -97,11 +91,9 @@ class Writer:
         if self._sink is not None and (self._shape != shape_of(frame) or self._sound != sound):
             board.note(f"{board.sink}: opened anew, for {frame.width}x{frame.height}")
             self._close()
-        if self._sink is None and (time.monotonic() < self._next_try or not self._open(frame, sound)):
-            self._sent = time.monotonic()
-            return False
         began = time.monotonic()
-        done = self._write(frame)
+        is_open = self._sink is not None  # if not it is opened with this frame
+        done = self._write(frame) if is_open else began >= self._next_try and self._open(frame, sound)
         self._sent = time.monotonic()
         if done:
             board.last_pts = frame.pts
@@ -120,6 +112,7 @@ class Writer:
         finally:
             board.writing_since = None
         self._sink, self._shape, self._sound, self._refusals = sink, shape_of(frame), sound, 0
+        board.abort_write = sink.abort
         self._metrics.sink_up.labels(board.name).set(1)
         for text in (f"{board.sink}: open", *sink.notes):
             board.note(text)

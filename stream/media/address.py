@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from stream.errors import UsageError
 
 OPENING_S, READING_S = 5.0, 5.0  # how long opening and one read may take
+AT_ONCE = {"max_interleave_delta": "1", "flush_packets": "1"}  # or a muxer holds the picture back until sound comes
 KNOCK_S = 0.5  # how long a mere connection may take
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "tcp")
@@ -56,7 +57,7 @@ def redacted(text: str) -> str:
 
 
 def source_address(text: str, transport: str = "tcp") -> Address:
-    """A url, `camera:0` or the path of a file.
+    """A url, `listen:` before an rtsp url that somebody will publish to, `camera:0`, or the path of a file.
 
     Raises:
         UsageError: no such file, or a scheme that the media library does not speak.
@@ -64,6 +65,7 @@ def source_address(text: str, transport: str = "tcp") -> Address:
     if text.startswith("camera:"):
         name, path = CAMERAS.get(sys.platform, CAMERAS["linux"])
         return Address(path.format(text[7:]), text, "camera", name)
+    listens, text = text.startswith("listen:rtsp"), text.removeprefix("listen:")
     scheme = _scheme(text, "r")
     if scheme is None:
         if not Path(text).is_file():
@@ -75,6 +77,8 @@ def source_address(text: str, transport: str = "tcp") -> Address:
         options |= {"rtsp_transport": transport, "timeout": str(int(READING_S * 1e6)), "buffer_size": "4000000"}
     elif scheme in ("http", "https"):
         options = {}
+    if listens:
+        options |= {"rtsp_flags": "listen", "listen_timeout": str(int(OPENING_S))}
     return Address(text, redacted(text), scheme, None, options)
 
 
@@ -86,17 +90,16 @@ def sink_address(text: str, transport: str = "tcp", segment_s: float = 600.0) ->
     """
     if text == "none":
         return Address(text, text, "none")
-    # Without it a muxer holds the picture back while the sound is away.
-    now = {"max_interleave_delta": "1", "flush_packets": "1"}
     if text.startswith("virtual:"):
         return Address(text[8:], text, "virtual", "v4l2")
     scheme = _scheme(text, "w")
     if scheme in ("rtsp", "rtsps"):
         wait = {"rtsp_transport": transport, "timeout": str(int(READING_S * 1e6))}
-        return Address(text, redacted(text), scheme, "rtsp", now | wait)
+        return Address(text, redacted(text), scheme, "rtsp", AT_ONCE | wait)
     if scheme is not None:
-        muxer = "flv" if scheme.startswith("rtmp") else "mpegts"
-        return Address(text, redacted(text), scheme, muxer, now)
+        # A picture whose length is told need not wait for the next one at the other end.
+        own = {} if scheme.startswith("rtmp") else {"omit_video_pes_length": "0"}
+        return Address(text, redacted(text), scheme, "mpegts" if own else "flv", AT_ONCE | own)
     path = Path(text)
     if not path.parent.is_dir():
         raise UsageError(f"the folder of {text} does not exist")

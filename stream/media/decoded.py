@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from fractions import Fraction
 from typing import Any
 
 import av
+import av.error
 import numpy as np
 
+from stream.errors import Cause, LinkError
 from stream.frame import Color, Frame, Plane
+from stream.media.address import Address
 
 # kr and kb of FFmpeg's matrix numbers: 1 bt709, 4 fcc, 5 bt470bg and 6 smpte170m (bt601), 7 smpte240m, 9 and 10 bt2020.
 _LUMA = {
@@ -99,3 +103,26 @@ def planes_of(picture: av.VideoFrame) -> tuple[Plane, ...]:
 def reason(error: BaseException) -> str:
     """The media library's own words for a fault, without its numbers and paths."""
     return str(getattr(error, "strerror", None) or error).splitlines()[0]
+
+
+def lost(address: Address, error: BaseException) -> LinkError:
+    """The media library's fault as ours, without the url."""
+    causes: dict[type[BaseException], Cause] = {
+        av.error.HTTPUnauthorizedError: Cause.UNAUTHORIZED,
+        av.error.HTTPForbiddenError: Cause.UNAUTHORIZED,
+        av.error.HTTPNotFoundError: Cause.NOT_FOUND,
+        av.error.FileNotFoundError: Cause.NOT_FOUND,
+        av.error.ConnectionRefusedError: Cause.REFUSED,
+        av.error.TimeoutError: Cause.TIMEOUT,
+        av.error.ExitError: Cause.TIMEOUT,
+        av.error.DecoderNotFoundError: Cause.UNSUPPORTED,
+        av.error.ProtocolNotFoundError: Cause.UNSUPPORTED,
+        av.error.EOFError: Cause.ENDED,
+    }
+    cause = next((cause for kind, cause in causes.items() if isinstance(error, kind)), Cause.BROKEN)
+    if cause is Cause.BROKEN and getattr(error, "errno", None) in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+        cause = Cause.NOT_FOUND
+    if isinstance(error, av.error.ProtocolNotFoundError):
+        return LinkError(cause, f"{address}: the media library of this installation does not speak {address.kind}")
+    said = reason(error)
+    return LinkError(cause, f"{address}: {cause}" + (f" ({said})" if said.lower() != cause and said else ""))

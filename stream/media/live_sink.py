@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import json
+import select
+import subprocess
+import sys
 from contextlib import suppress
+from dataclasses import asdict
 from fractions import Fraction
 from math import ceil
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import av
 import av.error
 
-from stream.errors import Cause
+from stream.errors import Cause, LinkError
 from stream.frame import Frame, Packet
-from stream.media.address import Address
-from stream.media.decoded import reason
+from stream.media.address import OPENING_S, Address
+from stream.media.decoded import lost
 from stream.media.encode import EncoderSettings, encoder_options, picture_of, pixel_format
-from stream.media.live_source import TICKS, Sound, lost
-from stream.media.sink import NOTE
+from stream.media.live_source import TICKS, Sound
+from stream.media.publish import HEAD
 
 KEYFRAME_S = 2  # a reader that joins waits so long at most
+CLOSING_S = 3.0  # for what has been written to be sent
+_LIVE = {  # nothing is held back, and every keyframe carries what a reader that joins must know
+    "libx264": {"tune": "zerolatency", "x264-params": "repeat-headers=1"},
+    "libx265": {"tune": "zerolatency", "x265-params": "log-level=error:repeat-headers=1"},
+}
 Shape = tuple[int, int, str]
 
 
@@ -40,6 +50,9 @@ class LiveSink(Protocol):
             LinkError: the sink is gone.
         """
 
+    def abort(self) -> None:
+        """Leave at once; may be called from another thread, while `write` hangs."""
+
     def close(self) -> None:
         """Send what is still held, and leave. Faults are not told: all that mattered has been sent."""
 
@@ -53,118 +66,165 @@ class NullSink(LiveSink):
     def write(self, item: Frame | Packet) -> None:
         """See `LiveSink.write`."""
 
+    def abort(self) -> None:
+        """See `LiveSink.abort`."""
+
     def close(self) -> None:
         """See `LiveSink.close`."""
 
 
 class AvSink(LiveSink):
-    """Whatever the media library can publish to or write."""
+    """Whatever the media library can publish to or write. Encoding is done here, sending in a process of its own."""
 
     def __init__(
         self, address: Address, first: Frame, rate: Fraction, sound: Sound | None, settings: EncoderSettings
     ) -> None:
-        """Connect, for frames like `first` at about `rate` a second.
+        """Connect, and send `first`; what follows is like it, at about `rate` a second.
 
         Raises:
             LinkError: it cannot be opened.
         """
-        self.address, self.notes = address, []
-        self._settings = settings
+        self.address, self._settings = address, settings
         self._last: dict[int, int] = {}  # dts of each stream's last packet
         self._next_key = 0  # pts from which a keyframe is due
-        wanted = sound if address.kind != "virtual" else None
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "stream.media.publish"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is the relay's
+        )
         try:
-            self._open(first, rate, wanted)
+            streams, packets = self._encoder(first, rate, sound if address.kind != "virtual" else None)
+            head = json.dumps({"address": asdict(address), "size": len(streams)})
+            self._pipe.write(head.encode() + b"\n" + streams)
+            self._send(0, packets)
+            answer = self._answer(OPENING_S)
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            fault = lost(address, error)
-            if wanted is None or not wanted.streams or fault.cause not in (Cause.BROKEN, Cause.UNSUPPORTED):
-                raise fault from None
-            try:  # the container may not hold this sound
-                self._open(first, rate, None)
-            except (av.error.FFmpegError, OSError, ValueError) as again:
-                raise lost(address, again) from None
-            self.notes.append(f"{address} does not take the sound ({reason(error)}): it is left out")
-
-    def _open(self, first: Frame, rate: Fraction, sound: Sound | None) -> None:
-        address, color = self.address, first.color
-        # A url names a container, not a path: it is opened with the header, here.
-        container: Any = av.open(address.url, "w", format=address.format, options=address.options)
-        try:
-            raw = address.kind == "virtual"
-            name = "rawvideo" if raw else "libx264" if self._settings.name == "auto" else self._settings.name
-            video: Any = container.add_stream(name, rate=rate)
-            context = video.codec_context
-            context.width, context.height = first.width, first.height
-            odd = first.width % 2 or first.height % 2
-            context.pix_fmt = "yuv420p" if raw else pixel_format(name, color, odd)
-            context.time_base = video.time_base = TICKS
-            if color.sample_aspect_ratio:
-                context.sample_aspect_ratio = color.sample_aspect_ratio
-            context.color_range, context.colorspace, context.color_primaries, context.color_trc = color.tags
-            context.gop_size, context.max_b_frames = ceil(rate * KEYFRAME_S * 10), 0  # they are asked for by the clock
-            if not raw:
-                now = {"tune": "zerolatency"} if name in ("libx264", "libx265") else {}
-                context.options = encoder_options(name, self._settings) | now
-            if color.rotation:
-                video.set_display_rotation(color.rotation)
-            self._sound = {}
-            for index, template in (sound.streams if sound is not None else {}).items():
-                self._sound[index] = copied = container.add_stream_from_template(template, opaque=True)
-                config = sound.config(index) if sound is not None else None
-                if config:
-                    copied.codec_context.extradata = config
-            container.metadata["comment"] = NOTE
-            container.start_encoding()
-        except BaseException:
-            _close(container)
+            self.abort()
+            raise lost(address, error) from None
+        except LinkError:
+            self.abort()
             raise
-        self._container, self._video = container, video
+        self.notes = list(answer.get("notes", []))
+
+    @property
+    def _pipe(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def _encoder(self, first: Frame, rate: Fraction, sound: Sound | None) -> tuple[bytes, list[Any]]:
+        """Open the encoder; all streams as the beginning of a NUT file, and the first frame's packets."""
+        file = io.BytesIO()
+        container: Any = av.open(file, "w", format="nut")
+        color, raw = first.color, self.address.kind == "virtual"
+        name = "rawvideo" if raw else "libx264" if self._settings.name == "auto" else self._settings.name
+        video: Any = cast(Any, container.add_stream(name, rate=rate))
+        self._context = context = video.codec_context
+        context.width, context.height = first.width, first.height
+        odd = first.width % 2 or first.height % 2
+        context.pix_fmt = "yuv420p" if raw else pixel_format(name, color, odd)
+        context.time_base = video.time_base = TICKS
+        if color.sample_aspect_ratio:
+            context.sample_aspect_ratio = color.sample_aspect_ratio
+        context.color_range, context.colorspace, context.color_primaries, context.color_trc = color.tags
+        context.gop_size, context.max_b_frames = ceil(rate * KEYFRAME_S * 10), 0  # they are asked for by the clock
+        if not raw:
+            context.options = encoder_options(name, self._settings) | _LIVE.get(name, {})
+        if color.rotation:
+            video.set_display_rotation(color.rotation)
+        self._sound: dict[int, int] = {}  # index in the source -> index here
+        for index, template in (sound.streams if sound is not None else {}).items():
+            copied: Any = container.add_stream_from_template(template, opaque=True)
+            config = sound.config(index) if sound is not None else None
+            if config:
+                copied.codec_context.extradata = config
+            self._sound[index] = copied.index
+        container.start_encoding()
+        packets = context.encode(self._picture(first))
+        for index in range(1 + len(self._sound)):  # a reader wants one of each
+            packet = av.Packet(bytes(packets[0]) if index == 0 else bytes(8))
+            packet.pts = packet.dts = 0
+            packet.is_keyframe = True
+            packet.stream = container.streams[index]
+            container.mux_one(packet)
+        container.close()
+        return file.getvalue(), packets
 
     def write(self, item: Frame | Packet) -> None:
         """See `LiveSink.write`."""
         try:
             if isinstance(item, Frame):
-                packets: Iterator[Any] = iter(self._video.encode(self._picture(item)))
-            else:
-                stream = self._sound.get(item.stream)
-                if stream is None:
-                    return
-                item.native.stream = stream
-                packets = iter([item.native])
-            for packet in packets:
-                self._in_order(packet)
-                self._container.mux_one(packet)
+                self._send(0, self._context.encode(self._picture(item)))
+            elif item.stream in self._sound:
+                self._send(self._sound[item.stream], [item.native])
+        except (BrokenPipeError, av.error.BrokenPipeError):
+            raise self._fault() from None
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise lost(self.address, error) from None
 
+    def _send(self, index: int, packets: list[Any]) -> None:
+        for packet in packets:
+            dts = max(packet.dts, self._last.get(index, packet.dts - 1) + 1)
+            self._last[index] = dts
+            base = packet.time_base
+            fields = (index, packet.is_keyframe, max(packet.pts, dts), dts, base.numerator, base.denominator)
+            self._pipe.write(HEAD.pack(*fields, packet.size) + bytes(packet))
+        self._pipe.flush()
+
     def _picture(self, frame: Frame) -> av.VideoFrame:
-        picture = picture_of(frame, self._video.codec_context.pix_fmt)
+        picture = picture_of(frame, self._context.pix_fmt)
         if frame.pts >= self._next_key:
             picture.pict_type = av.video.frame.PictureType.I
             self._next_key = frame.pts + round(KEYFRAME_S / TICKS)
         return picture
 
-    def _in_order(self, packet: Any) -> None:
-        last = self._last.get(packet.stream.index)
-        if last is not None and packet.dts is not None and packet.dts <= last:
-            packet.dts = last + 1
-            packet.pts = max(packet.pts or 0, packet.dts)
-        self._last[packet.stream.index] = packet.dts
+    def _answer(self, timeout_s: float) -> dict[str, Any]:
+        """The next line of the process that sends.
+
+        Raises:
+            LinkError: it says that the sink is lost, or says nothing in time.
+        """
+        told = self._process.stdout
+        assert told is not None
+        if not select.select([told], [], [], timeout_s)[0]:
+            raise LinkError(Cause.TIMEOUT, f"{self.address}: {Cause.TIMEOUT}")
+        line = told.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {}
+        if not answer.get("open"):
+            cause = Cause(answer.get("cause", Cause.BROKEN))
+            raise LinkError(cause, answer.get("message", f"{self.address}: {cause}"))
+        return answer
+
+    def _fault(self) -> LinkError:
+        """Why the process that sends has ended."""
+        try:
+            self._answer(1.0)
+        except LinkError as fault:
+            return fault
+        return LinkError(Cause.BROKEN, f"{self.address}: {Cause.BROKEN}")
+
+    def abort(self) -> None:
+        """See `LiveSink.abort`: a write that waits ends with a fault."""
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """See `LiveSink.close`."""
         with suppress(av.error.FFmpegError, OSError, ValueError):
-            self._container.mux(self._video.encode(None))
-        _close(self._container)
+            self._send(0, self._context.encode(None))
+        with suppress(OSError):
+            self._pipe.close()
+        try:
+            self._process.wait(CLOSING_S)
+        except subprocess.TimeoutExpired:
+            self.abort()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 def open_sink(
     address: Address, first: Frame, rate: Fraction, sound: Sound | None, settings: EncoderSettings
 ) -> LiveSink:
-    """The sink at `address`, for frames like `first`; see `AvSink`."""
+    """The sink at `address`, to which `first` is sent already; see `AvSink`."""
     return NullSink() if address.kind == "none" else AvSink(address, first, rate, sound, settings)
-
-
-def _close(container: Any) -> None:
-    with suppress(av.error.FFmpegError, OSError, ValueError):
-        container.close()

@@ -5,7 +5,6 @@ It never retries and never hides a fault: iterating ends by a `LinkError` that s
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import time
@@ -22,7 +21,7 @@ from av.bitstream import BitStreamFilterContext
 from stream.errors import Cause, LinkError
 from stream.frame import Frame, Packet
 from stream.media.address import OPENING_S, READING_S, Address
-from stream.media.decoded import frame_of, reason
+from stream.media.decoded import frame_of, lost, reason
 
 log = logging.getLogger(__name__)
 READ_AHEAD = 300  # packets, at most, until every stream of sound has shown one
@@ -201,26 +200,3 @@ def aac_config(adts: bytes) -> bytes:
         return b""
     profile, rate, channels = (adts[2] >> 6) + 1, adts[2] >> 2 & 15, (adts[2] & 1) << 2 | adts[3] >> 6
     return (profile << 11 | rate << 7 | channels << 3).to_bytes(2, "big") if channels else b""
-
-
-def lost(address: Address, error: BaseException) -> LinkError:
-    """The media library's fault as ours, without the url."""
-    causes: dict[type[BaseException], Cause] = {
-        av.error.HTTPUnauthorizedError: Cause.UNAUTHORIZED,
-        av.error.HTTPForbiddenError: Cause.UNAUTHORIZED,
-        av.error.HTTPNotFoundError: Cause.NOT_FOUND,
-        av.error.FileNotFoundError: Cause.NOT_FOUND,
-        av.error.ConnectionRefusedError: Cause.REFUSED,
-        av.error.TimeoutError: Cause.TIMEOUT,
-        av.error.ExitError: Cause.TIMEOUT,
-        av.error.DecoderNotFoundError: Cause.UNSUPPORTED,
-        av.error.ProtocolNotFoundError: Cause.UNSUPPORTED,
-        av.error.EOFError: Cause.ENDED,
-    }
-    cause = next((cause for kind, cause in causes.items() if isinstance(error, kind)), Cause.BROKEN)
-    if cause is Cause.BROKEN and getattr(error, "errno", None) in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-        cause = Cause.NOT_FOUND
-    if isinstance(error, av.error.ProtocolNotFoundError):
-        return LinkError(cause, f"{address}: the media library of this installation does not speak {address.kind}")
-    said = reason(error)
-    return LinkError(cause, f"{address}: {cause}" + (f" ({said})" if said.lower() != cause and said else ""))

@@ -4,6 +4,7 @@ import random
 import time
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from stream.live.road import Road
 from stream.live.slate import blank, slate
 from stream.live.states import TRANSITIONS, Event, State, after
 from stream.media.address import redacted, sink_address, source_address
+from stream.media.timecode import burn, read
 
 C, R, T, A, S = State.CONNECTING, State.RUNNING, State.STALLED, State.RECONNECTING, State.STOPPED
 TABLE = [
@@ -418,3 +420,16 @@ def test_the_slate_is_the_last_picture_darkened_with_a_line_in_it(depth):
     unit = 2 ** (depth - 8)
     assert np.median(dark.planes[0]) == 24 * unit and dark.planes[0].max() >= 200 * unit
     assert np.median(dark.planes[1]) == 128 * unit and dark.planes[0].dtype == frame.planes[0].dtype
+
+
+@pytest.mark.parametrize("ms", [0, 1, 0xFFFFFF, 0xA5C39])
+def test_a_time_burnt_into_a_picture_survives_an_encoder(ms):
+    picture = np.random.default_rng(ms).integers(0, 255, (540, 640), np.uint8)  # yuv420p of 640x360
+    burn(picture[:360], ms)
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 640, 360, "yuv420p", Fraction(1, 25)
+    encoder.options = {"crf": "35", "preset": "ultrafast"}
+    packets = encoder.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")) + encoder.encode(None)
+    decoder = av.CodecContext.create("h264", "r")
+    (frame,) = [f for packet in [*packets, None] for f in decoder.decode(packet)]
+    assert read(frame.to_ndarray()[:360]) == ms

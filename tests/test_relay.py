@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -360,3 +361,35 @@ def test_the_page_answers_to_this_machine_or_to_a_token_only(camera_clip, tmp_pa
         first = urllib.request.urlopen(f"{base}/?token=t0ken")
         assert "unsmear=t0ken; HttpOnly" in first.headers["Set-Cookie"]
         assert "t0ken" not in relay.text()
+
+
+def test_a_playlist_over_http_goes_to_an_rtmp_server_with_its_sound(camera_clip, tmp_path):
+    web, rtmp = free_port(), free_port()
+    folder, taken = tmp_path / "hls", tmp_path / "taken.mkv"
+    folder.mkdir()
+    sink = f"rtmp://127.0.0.1:{rtmp}/live/x"
+    with (
+        Process(
+            *("ffmpeg", "-v", "error", "-re", "-stream_loop", -1, "-i", camera_clip, "-c", "copy"),
+            *("-f", "hls", "-hls_time", 2, "-hls_list_size", 4, folder / "x.m3u8"),
+        ),
+        Process(live.sys.executable, "-m", "http.server", web, "--directory", folder, "--bind", "127.0.0.1"),
+        Process("ffmpeg", "-v", "error", "-listen", 1, "-f", "flv", "-i", sink, "-t", 4, "-c", "copy", taken) as server,
+    ):
+        until((folder / "x.m3u8").exists)
+        with Relayed(tmp_path, f"http://127.0.0.1:{web}/x.m3u8", "-o", sink, *ECHO) as relay:
+            assert server.process.wait(40) == 0
+            assert relay.stop() == 0
+            assert_all_counted(relay.text())
+    (video,), (sound,) = times([taken]), times([taken], "audio")
+    assert video[-1] - video[0] > 2 and np.diff(video).min() >= 0 and abs(video[-1] - sound[-1]) < 0.5
+
+
+def test_bench_live_reads_the_time_burnt_into_the_picture(camera_clip):
+    command = [live.sys.executable, "-m", "stream", "bench", "live", camera_clip, "--seconds", "2", *ECHO, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    direct, relayed = told["delays_ms"]
+    assert direct["frames"] > 20 and relayed["frames"] > 20
+    assert 0 < direct["p50"] < relayed["p50"] < 5000 and direct["p50"] <= direct["p95"] <= direct["p99"]

@@ -15,8 +15,10 @@ from stream.errors import UsageError
 from stream.frame import Face, Found, Packet
 from stream.lanes import Inbox
 from stream.live.clock import RelayClock
+from stream.live.fleet import Fleet
 from stream.live.metrics import Metrics
 from stream.live.pause import Backoff, Pause
+from stream.live.relay import Relay
 from stream.live.road import Road
 from stream.live.slate import blank, slate
 from stream.live.states import TRANSITIONS, Event, State, after
@@ -433,3 +435,45 @@ def test_a_time_burnt_into_a_picture_survives_an_encoder(ms):
     decoder = av.CodecContext.create("h264", "r")
     (frame,) = [f for packet in [*packets, None] for f in decoder.decode(packet)]
     assert read(frame.to_ndarray()[:360]) == ms
+
+
+def test_a_fault_of_ours_in_a_stage_ends_nothing(clip, caplog):
+    """What no guard foresaw: the stages begin anew."""
+    settings = load_relay(None, {"relay": {"source": str(clip("long.mp4", pts=tuple(range(0, 60 * 512, 512))))}})
+    metrics = Metrics()
+    relay = Relay("s", settings["stream"], EchoEngine(16), OneFace, metrics)
+    whole, calls = relay._road.restore, iter([False, True, False])
+
+    def restore(found):
+        if next(calls, False):
+            raise KeyError("nobody thought of this")
+        return whole(found)
+
+    relay._road.restore = restore
+    relay.start()
+    end = time.monotonic() + 20
+    while not relay.is_over and time.monotonic() < end:
+        relay.watch()
+        time.sleep(0.05)
+    relay.stop()
+    sent = metrics.value("unsmear_frames_out_total", stream="s")
+    assert relay.is_over and sent > 50 and "a stage failed" in caplog.text
+
+
+def test_places_that_cannot_be_leave_no_seat_taken():
+    seats = []
+
+    class Seat(EchoEngine):
+        def close(self):
+            seats.remove(self)
+
+    def seat():
+        seats.append(Seat())
+        return seats[-1]
+
+    good = load_relay(None, {"relay": {"source": "rtsp://x/y"}})["stream"]
+    bad = load_relay(None, {"relay": {"source": "nothing.mp4"}})["stream"]
+    fleet = Fleet(seat, lambda settings: OneFace(), Metrics())
+    with pytest.raises(UsageError):
+        fleet.apply({"good": good, "bad": bad})
+    assert not seats and not fleet.relays

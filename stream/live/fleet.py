@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from engine import Engine, EngineError
 from stream.config import RelaySettings
-from stream.errors import UnsmearError
+from stream.errors import UnsmearError, UsageError
 from stream.faces.finder import Finder
 from stream.lanes import Lock
 from stream.live.metrics import Metrics
@@ -42,7 +42,14 @@ class Fleet:
         """
         running = self.relays
         same = {name for name, each in wanted.items() if name in running and running[name].board.settings == each}
-        fresh = {name: self._relay(name, each) for name, each in wanted.items() if name not in same}
+        fresh: dict[str, Relay] = {}
+        try:
+            for name in (name for name in wanted if name not in same):
+                fresh[name] = self._relay(name, wanted[name])
+        except UsageError:
+            for relay in fresh.values():
+                relay.close()
+            raise
         for name in running:
             if name not in wanted or name in fresh:
                 log.info("%s: %s", name, "changed" if name in wanted else "removed")
@@ -80,7 +87,12 @@ class Fleet:
         return next((fault for fault in self._ended.values() if fault is not None), None)
 
     def _relay(self, name: str, settings: RelaySettings) -> Relay:
-        return Relay(name, settings, self._seat(), lambda: self._make_finder(settings), self.metrics)
+        seat = self._seat()
+        try:
+            return Relay(name, settings, seat, lambda: self._make_finder(settings), self.metrics)
+        except UsageError:
+            seat.close()
+            raise
 
     def _remove(self, name: str) -> None:
         relay = self._relays[name]

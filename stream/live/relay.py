@@ -64,7 +64,15 @@ class Relay:
         self._start("reader", Reader(self.board, self._inbox, self._numbers).run)
 
     def _work(self) -> None:
-        """The stages, until the inbox is closed and empty."""
+        """The stages, until the inbox is closed and empty; a fault of ours begins them anew."""
+        while not self._inbox.is_over:
+            try:
+                self._stages()
+            except Exception:
+                log.error("%s: a stage failed; all begin anew", self.board.name, exc_info=True)
+        self._outbox.close()
+
+    def _stages(self) -> None:
         board = self.board
         with Lanes() as lanes:
             for item in lanes.run(f"find-{board.name}", self._road.find(self._inbox), depth=1):
@@ -74,7 +82,6 @@ class Relay:
                     board.give_up(fault)
                 elif fault is not None and board.settings.relay.strict:
                     board.give_up(EngineError(f"{board.name}: {fault}"))
-        self._outbox.close()
 
     def watch(self) -> None:
         """Look at the workers' clocks: who is silent, who hangs, and whether all is over."""
@@ -144,8 +151,12 @@ class Relay:
         if not self._workers["writer"].join(5.0):
             self.board.abort_write()
             self._workers["writer"].join(5.0)
-        self._engine.close()
+        self.close()
         log.info("%s: %s", self.board.name, self.summary())
+
+    def close(self) -> None:
+        """Give the engine's seat back: all that there is to do for one that was never started."""
+        self._engine.close()
 
 
 def _is_frame(item: Frame | Packet) -> bool:

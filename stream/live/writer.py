@@ -37,13 +37,22 @@ class Writer:
         """Write until all is sent; while the sink is away, frames go by, and are counted."""
         while not self._outbox.is_over:
             item = self._outbox.get(self._patience_s())
-            if isinstance(item, Relayed):
-                self._picture(item)
-            elif item is None:
-                self._bridge()
-            elif self._sink is not None:
-                self._write(item)
+            try:
+                self._take(item)
+            except Exception as error:  # a fault of ours must not end a stream
+                log.error("%s: the sink failed", self._board.name, exc_info=True)
+                self._lost(LinkError(Cause.BROKEN, f"{self._board.sink}: {type(error).__name__}: {error}"))
+                if isinstance(item, Relayed):
+                    self._board.dropped(item, "failed")
         self._close()
+
+    def _take(self, item: Relayed | Packet | None) -> None:
+        if isinstance(item, Relayed):
+            self._picture(item)
+        elif item is None:
+            self._bridge()
+        elif self._sink is not None:
+            self._write(item)
 
     def _patience_s(self) -> float:
         """How long to wait for a picture until one is made up."""

@@ -100,12 +100,12 @@ class AvSink(LiveSink):
             self._pipe.write(head.encode() + b"\n" + streams)
             self._send(0, packets)
             answer = self._answer(OPENING_S)
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            self.abort()
-            raise lost(address, error) from None
-        except LinkError:
-            self.abort()
-            raise
+        except BaseException as error:
+            fault = self._fault() if isinstance(error, BrokenPipeError) else error
+            self._free()
+            if isinstance(fault, (av.error.FFmpegError, OSError, ValueError)):
+                fault = lost(address, fault)
+            raise fault from None
         self.notes = list(answer.get("notes", []))
 
     @property
@@ -215,12 +215,17 @@ class AvSink(LiveSink):
             self._send(0, self._context.encode(None))
         with suppress(OSError):
             self._pipe.close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(CLOSING_S)
-        except subprocess.TimeoutExpired:
-            self.abort()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._free()
+
+    def _free(self) -> None:
+        """The process and both pipes."""
+        self.abort()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
 
 
 def open_sink(

@@ -42,7 +42,7 @@ def test_an_image_runs_as_nobody_in_particular(path):
 def test_the_command_and_the_health_check_of_the_image_work(tmp_path, clip):
     """As the container runs them, but for the paths and the port."""
     port, streams = free_port(), tmp_path / "streams.toml"
-    streams.write_text(f'[streams.one]\nsource = "{clip("plain.mp4")}"\nloop = true\n')
+    streams.write_text(f'[streams.one]\nsource = "{clip("deployed.mp4")}"\nloop = true\n')
     places = {"/etc/unsmear/streams.toml": str(streams), "0.0.0.0:8080": f"0.0.0.0:{port}"}
     command = [places.get(part, part) for part in json.loads(instruction(DOCKERFILES[0], "CMD"))]
     check = re.search(r"CMD (\[.*\])", instruction(DOCKERFILES[0], "HEALTHCHECK"))

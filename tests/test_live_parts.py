@@ -439,7 +439,7 @@ def test_a_time_burnt_into_a_picture_survives_an_encoder(ms):
 
 def test_a_fault_of_ours_in_a_stage_ends_nothing(clip, caplog):
     """What no guard foresaw: the stages begin anew."""
-    settings = load_relay(None, {"relay": {"source": str(clip("long.mp4", pts=tuple(range(0, 60 * 512, 512))))}})
+    settings = load_relay(None, {"relay": {"source": str(clip("sixty.mp4", pts=tuple(range(0, 60 * 512, 512))))}})
     metrics = Metrics()
     relay = Relay("s", settings["stream"], EchoEngine(16), OneFace, metrics)
     whole, calls = relay._road.restore, iter([False, True, False])

@@ -37,7 +37,7 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
         return int(probe.getsockname()[1])
 
 
-def until(what: Callable[[], Any], timeout_s: float = 20.0, every_s: float = 0.05) -> Any:
+def until(what: Callable[[], Any], timeout_s: float = 40.0, every_s: float = 0.05) -> Any:
     """Wait for something to become true and return it."""
     end = time.monotonic() + timeout_s
     while True:

@@ -133,7 +133,7 @@ class Inbox(Generic[T]):
             if self._droppable > self._depth:
                 self._drop_first("queue full")
             elif len(self._items) > 100 * self._depth:
-                self._items.popleft()
+                self._drop_first_other()
             self._changed.notify()
 
     def get(self, timeout_s: float) -> T | None:
@@ -175,6 +175,9 @@ class Inbox(Generic[T]):
 
     def _first(self) -> T:
         return next(item for item in self._items if self._may_be_lost(item))
+
+    def _drop_first_other(self) -> None:
+        del self._items[next(i for i, other in enumerate(self._items) if not self._may_be_lost(other))]
 
     def _drop_first(self, why: str) -> None:
         item = self._first()

@@ -211,6 +211,14 @@ def test_an_inbox_loses_its_oldest_frame_and_no_packet():
     assert list(inbox) == [11, 2, 12, 3] and inbox.is_over
 
 
+def test_an_inbox_full_of_packets_keeps_its_frames():
+    lost = []
+    inbox = Inbox(2, lambda item: item < 10, lambda item, why: lost.append(item))
+    for item in (1, 2, *range(10, 400)):
+        inbox.put(item)
+    assert len(inbox) == 2 and not lost and [inbox.get(0), inbox.get(0)] == [1, 2]
+
+
 def test_an_inbox_passes_over_what_is_stale_but_not_over_the_newest():
     lost = []
     inbox = Inbox(9, lambda item: True, lambda item, why: lost.append((item, why)), lambda item: item < 3)

@@ -355,7 +355,9 @@ def test_the_page_answers_to_this_machine_or_to_a_token_only(camera_clip, tmp_pa
         until(lambda: Path(tmp_path / "open.log").read_text().count("page:"))
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{base}/state.json")
-        assert urllib.request.urlopen(f"{base}/healthz").read() == b"ok\n"
+        for query in ("", "?token=", "?token=wrong"):
+            reply = urllib.request.urlopen(f"{base}/healthz{query}")
+            assert reply.read() == b"ok\n" and reply.headers["Set-Cookie"] is None
         bearer = urllib.request.Request(f"{base}/metrics", headers={"Authorization": "Bearer t0ken"})
         assert b"unsmear_frames_in" in urllib.request.urlopen(bearer).read()
         first = urllib.request.urlopen(f"{base}/?token=t0ken")

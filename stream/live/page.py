@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 from functools import partial
 from http import HTTPStatus
 from http.cookies import SimpleCookie
@@ -50,6 +51,8 @@ class Page:
             raise UsageError(
                 f"others can reach {host}: give --web-token (or UNSMEAR_WEB_TOKEN), or serve at 127.0.0.1:{port}"
             )
+        if token and not re.fullmatch(r"[A-Za-z0-9._~-]+", token):  # it travels in a header
+            raise UsageError("--web-token may hold letters, digits and . _ ~ - only")
         handler = partial(_Handler, fleet, token, is_open)
         try:
             self._server = _Server((host, int(port)), handler)
@@ -85,6 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
+        self._granted = False
         url = urlsplit(self.path)
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         if parts == ["healthz"]:
@@ -125,8 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._token:
             cookie = SimpleCookie(self.headers.get("Cookie", "")).get("unsmear")
             bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            given = [*query.get("token", []), cookie.value if cookie else "", bearer]
-            if any(hmac.compare_digest(each.encode(), self._token.encode()) for each in given if each):
+            self._granted = any(self._is_token(each) for each in query.get("token", []))
+            if self._granted or self._is_token(cookie.value if cookie else "") or self._is_token(bearer):
                 return True
             self._reply("give the token: /?token=...\n", status=HTTPStatus.UNAUTHORIZED)
             return False
@@ -135,6 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply("this page answers to localhost only\n", status=HTTPStatus.FORBIDDEN)
             return False
         return True
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), (self._token or "").encode())
 
     def _reply(self, body: bytes | str, kind: str = "text/plain; charset=utf-8", status: int = HTTPStatus.OK) -> None:
         data = body if isinstance(body, bytes) else body.encode()
@@ -145,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Security-Policy", POLICY)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Referrer-Policy", "no-referrer")
-        if self._token and status == HTTPStatus.OK and "token=" in self.path:  # the page's own requests carry it on
+        if self._granted:  # the token was in the address: the page's own requests carry it on
             self.send_header("Set-Cookie", f"unsmear={self._token}; HttpOnly; SameSite=Strict; Path=/")
         self.end_headers()
         self.wfile.write(data)

@@ -59,7 +59,7 @@ class Writer:
         now = time.monotonic()
         begins = self._came + self._board.settings.relay.fill_after_ms / 1000
         due = begins if now < begins else self._sent + 1 / float(self._board.rate)
-        return max(due - now, 0.0)
+        return max(due - now, 0.01)
 
     def _picture(self, item: Relayed) -> None:
         board, frame = self._board, item.frame

@@ -109,4 +109,5 @@ class Reader:
             board.give_up(fault)
             return
         board.happened(Event.LOST, str(fault))
+        board.attempt_began = time.monotonic() + wait_s  # who waits does not hang
         wait(board.source, fault, wait_s, board.stop)

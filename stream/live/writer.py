@@ -67,6 +67,7 @@ class Writer:
         self._slate, board.latest = None, item
         if frame.pts <= board.last_pts:
             board.dropped(item, "behind what bridged the gap")
+            board.clock.passed(board.last_pts * TICKS)  # a picture may have come with a time far ahead: it catches up
         elif self._send(frame, board.sound):
             self._metrics.frames_out.labels(board.name).inc()
             board.latencies.append(self._sent - frame.arrived)

@@ -16,7 +16,11 @@ AT_ONCE = {"max_interleave_delta": "1", "flush_packets": "1"}  # or a muxer hold
 KNOCK_S = 0.5  # how long a mere connection may take
 CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
 NETWORK = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "udp", "tcp")
-_SECRETS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/]*@|(?P<key>[?&][^=\s&]+=)[^\s&#'\"]+", re.IGNORECASE)
+_SECRETS = (  # user and password, up to the last @ of a path; a query; the key of a place to publish to
+    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s?]*@", re.IGNORECASE), r"\1***@"),
+    (re.compile(r"(://[^\s?]*\?)[^\s'\"]+"), r"\1***"),
+    (re.compile(r"(\brtmps?://[^\s/]+/[^\s/]+/)[^\s'\"?]+", re.IGNORECASE), r"\1***"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,10 @@ def answers(address: Address) -> bool:
 
 
 def redacted(text: str) -> str:
-    """Any text with what may be a secret in its urls hidden: user and password, and the values of queries."""
-    return _SECRETS.sub(lambda m: m["scheme"] + "***@" if m["scheme"] else m["key"] + "***", text)
+    """Any text with what may be a secret in its urls hidden."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
 
 
 def source_address(text: str, transport: str = "tcp") -> Address:
@@ -69,7 +75,7 @@ def source_address(text: str, transport: str = "tcp") -> Address:
     scheme = _scheme(text, "r")
     if scheme is None:
         if not Path(text).is_file():
-            raise UsageError(f"the source {text} is no url and no file; a camera is called camera:0")
+            raise UsageError(f"the source {redacted(text)} is no url and no file; a camera is called camera:0")
         return Address(str(Path(text).absolute()), text, "file")
     options = {"fflags": "nobuffer", "analyzeduration": "1000000", "probesize": "1000000"}
     if scheme in ("rtsp", "rtsps"):  # the session's description tells what others find out by reading ahead
@@ -115,9 +121,15 @@ def sink_address(text: str, transport: str = "tcp", segment_s: float = 600.0) ->
 
 
 def _scheme(text: str, mode: str) -> str | None:
-    scheme = urlsplit(text).scheme.lower() if "://" in text else None
-    if scheme is None:
+    if "://" not in text:
         return None
+    try:
+        parts = urlsplit(text)
+        scheme, _ = parts.scheme.lower(), parts.port
+    except ValueError:  # its words would show a part of the url
+        raise UsageError(
+            f"{redacted(text)} is no url; '/', '@' and the like in a password are written %2F, %40"
+        ) from None
     if scheme not in NETWORK or (mode == "w" and scheme in ("http", "https")):
         known = [name for name in NETWORK if mode == "r" or not name.startswith("http")]
         raise UsageError(f"'{scheme}' in {redacted(text)} is not known here; there are {', '.join(known)}")

@@ -98,8 +98,9 @@ class AvSink(LiveSink):
             streams, packets = self._encoder(first, rate, sound if address.kind != "virtual" else None)
             head = json.dumps({"address": asdict(address), "size": len(streams)})
             self._pipe.write(head.encode() + b"\n" + streams)
+            self._pipe.flush()
+            answer = self._answer(OPENING_S)  # before anything that a pipe may not hold
             self._send(0, packets)
-            answer = self._answer(OPENING_S)
         except BaseException as error:
             fault = self._fault() if isinstance(error, BrokenPipeError) else error
             self._free()
@@ -211,11 +212,9 @@ class AvSink(LiveSink):
 
     def close(self) -> None:
         """See `LiveSink.close`."""
-        with suppress(av.error.FFmpegError, OSError, ValueError):
+        with suppress(Exception):  # whatever it is, it is over
             self._send(0, self._context.encode(None))
-        with suppress(OSError):
             self._pipe.close()
-        with suppress(subprocess.TimeoutExpired):
             self._process.wait(CLOSING_S)
         self._free()
 

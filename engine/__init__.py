@@ -145,11 +145,12 @@ def open_shared(
     options: Options = DEFAULTS,
     patience_s: float = 0.0,
     retry_s: float | None = None,
+    limit_s: float | None = None,
 ) -> SharedEngine:
     """One engine for all streams of a process, each with a `seat()`; see `SharedEngine` and `open_engine`."""
     from engine.batching import SharedEngine
 
-    return SharedEngine(lambda: open_engine(name, model, options), batch, patience_s, retry_s)
+    return SharedEngine(lambda: open_engine(name, model, options), batch, patience_s, retry_s, limit_s)
 
 
 def found_gpus() -> list[Gpu]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,7 @@ from engine.base import Engine, EngineError, Restored
 
 log = logging.getLogger(__name__)
 FORGIVEN_AFTER = 1000  # batches that go well after a fault, until the next one may rebuild the engine again
+CLOSING_S = 10.0  # for what was handed in to be finished; an engine that hangs is left behind
 
 
 @dataclass(slots=True)
@@ -31,11 +33,17 @@ class SharedEngine:
 
     A fault is every waiting caller's: their crops are as they were. The engine is then made anew, once; if it fails
     again soon after, it is given up, and each call fails with the reason; where `retry_s` is given, it is made anew
-    after so many seconds.
+    after so many seconds. Where `limit_s` is given, as in live use, no caller waits longer than that for an engine that
+    hangs, nor at all for one that is being made anew.
     """
 
     def __init__(
-        self, make: Callable[[], Engine], batch: int, patience_s: float = 0.0, retry_s: float | None = None
+        self,
+        make: Callable[[], Engine],
+        batch: int,
+        patience_s: float = 0.0,
+        retry_s: float | None = None,
+        limit_s: float | None = None,
     ) -> None:
         """Make the engine. A batch below `batch` crops waits up to `patience_s` for seats that have none in yet.
 
@@ -43,6 +51,8 @@ class SharedEngine:
             EngineError: it cannot be made.
         """
         self._make, self._batch, self._patience, self._retry_s = make, batch, patience_s, retry_s
+        self._limit_s = limit_s
+        self._being_made = False
         self._given_up = 0.0  # when
         self._calls: queue.Queue[_Call | None] = queue.Queue()
         self._seats = 0
@@ -72,14 +82,24 @@ class SharedEngine:
         with self._closing:
             self._closed = True
             self._calls.put(None)
-        self._thread.join()
+        self._thread.join(CLOSING_S)
 
-    def hand_in(self, crops: NDArray[np.uint8]) -> Future[Restored]:
-        """Crops for the next batch; the answer comes when it is done.
+    def run(self, crops: NDArray[np.uint8]) -> Restored:
+        """Crops for the next batch; waits for the answer.
 
         Raises:
-            EngineError: the engine is closed.
+            EngineError: the engine is closed, failed, is being made anew, or does not answer.
         """
+        if self._being_made and self._limit_s is not None:
+            raise EngineError("the engine is being made anew")
+        answer = self._hand_in(crops)
+        try:
+            return answer.result(self._limit_s)
+        except NoAnswer:
+            answer.cancel()
+            raise EngineError(f"the engine did not answer within {self._limit_s:g} s") from None
+
+    def _hand_in(self, crops: NDArray[np.uint8]) -> Future[Restored]:
         call = _Call(crops)
         with self._closing:
             if self._closed:
@@ -118,7 +138,8 @@ class SharedEngine:
 
     def _gather(self) -> list[_Call]:
         """The next calls, together a batch where they can be; none when all is over."""
-        first = self._calls.get()
+        while (first := self._calls.get()) is not None and not _is_awaited(first):
+            pass
         if first is None:
             return []
         calls, count = [first], len(first.crops)
@@ -133,8 +154,9 @@ class SharedEngine:
             if call is None:
                 self._calls.put(None)
                 break
-            calls.append(call)
-            count += len(call.crops)
+            if _is_awaited(call):
+                calls.append(call)
+                count += len(call.crops)
         return calls
 
     def _again(self, engine: Engine, error: EngineError) -> Engine:
@@ -147,6 +169,7 @@ class SharedEngine:
 
     def _made_anew(self, engine: Engine, error: EngineError) -> Engine:
         log.warning("the engine failed (%s); making it anew", error)
+        self._being_made = True
         with contextlib.suppress(Exception):
             engine.close()
         try:
@@ -154,6 +177,8 @@ class SharedEngine:
         except Exception as again:
             self._give_up(f"the engine failed ({error}) and cannot be made anew: {again}")
             return engine
+        finally:
+            self._being_made = False
         self._reason = None
         return made
 
@@ -174,13 +199,17 @@ class Seat(Engine):
 
     def run(self, crops: NDArray[np.uint8]) -> Restored:
         """See `Engine.run`; waits while the batch fills and other streams' crops are under way."""
-        return self._shared.hand_in(crops).result()
+        return self._shared.run(crops)
 
     def close(self) -> None:
         """Nobody waits for this stream any more."""
         if not self._left:
             self._left = True
             self._shared.leave()
+
+
+def _is_awaited(call: _Call) -> bool:
+    return call.answer.set_running_or_notify_cancel()  # who has waited too long is gone
 
 
 def _deliver(calls: list[_Call], engine: Engine) -> None:

@@ -26,6 +26,11 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     strength: Annotated[float, Meta(ge=0, le=1)]
     still_px: Annotated[float, Meta(ge=0, le=10)]
 
+    @property
+    def of_the_engine(self) -> tuple[object, ...]:
+        """What is one for all streams of a process."""
+        return self.engine, self.model, self.batch, self.threads, self.device, self.max_batch
+
 
 class RestoreSettings(Struct, frozen=True, kw_only=True):
     """All tables."""
@@ -91,8 +96,8 @@ def load_relay(user: Path | None, options: dict[str, Any]) -> dict[str, RelaySet
             raise UsageError(f"{where}: the stream has no source")
     if not streams:
         raise UsageError("nothing to relay: give a SOURCE, or a --config with [streams.NAME] tables")
-    if len({(s.restore.engine, s.restore.model, s.restore.device) for s in streams.values()}) > 1:
-        raise UsageError(f"{user}: all streams share one engine: set engine, model and device in [restore]")
+    if len({each.restore.of_the_engine for each in streams.values()}) > 1:
+        raise UsageError(f"{user}: all streams share one engine: set engine, model and the like in [restore]")
     return streams
 
 

@@ -19,6 +19,7 @@ T = TypeVar("T")
 _POLL_S = 0.1  # how soon a waiting lane notices that the scope is left
 Stop = threading.Event
 Lock = threading.Lock
+Room = threading.BoundedSemaphore
 
 
 class _End:
@@ -157,6 +158,13 @@ class Inbox(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def clear(self, why: str) -> None:
+        """Lose what nobody will take any more."""
+        with self._changed:
+            while self._droppable:
+                self._drop_first(why)
+            self._items.clear()
 
     @property
     def is_over(self) -> bool:

@@ -154,6 +154,11 @@ class Relayed(Process):
                 total += float(found[2])
         return total
 
+    def heeds_hangups(self) -> bool:
+        """Whether SIGHUP would not end it."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return bool(int(re.findall(r"SigCgt:\s+(\w+)", status)[0], 16) & 1)
+
     def stop(self, timeout_s: float = 20.0) -> int:
         """SIGTERM; the exit code."""
         self.signal(signal.SIGTERM)

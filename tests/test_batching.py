@@ -177,3 +177,43 @@ def test_a_closed_engine_takes_no_more():
         seat.run(crops(1))
     seat.close()
     seat.close()
+
+
+def test_live_nobody_waits_for_an_engine_that_hangs_and_who_left_costs_nothing():
+    hung, engine = threading.Event(), Marking()
+    run, engine.run = engine.run, lambda crops: hung.wait(60) and run(crops)
+    with SharedEngine(lambda: engine, batch=1, limit_s=0.1) as shared:
+        seat = shared.seat()
+        for mark in (1, 2, 3):
+            with pytest.raises(EngineError, match=r"did not answer within 0\.1 s"):
+                seat.run(crops(mark))
+        hung.set()
+        while not engine.batches:
+            time.sleep(0.01)
+        shared._limit_s = 60
+        assert corners(seat.run(crops(4))) == [4]
+    assert engine.batches == [1, 1], "the first, under way when its caller left, and the last"
+
+
+def test_live_nobody_waits_while_the_engine_is_made_anew():
+    ready = threading.Event()
+    ready.set()
+
+    def make():
+        assert ready.wait(60)
+        ready.clear()
+        return Marking(fail_at=(1,) if not Marking.made else ())
+
+    Marking.made = 0
+    with SharedEngine(make, batch=1, limit_s=60) as shared:
+        seat = shared.seat()
+        with pytest.raises(EngineError, match="on fire"):
+            seat.run(crops(1))
+        while not shared._being_made:
+            time.sleep(0.01)
+        with pytest.raises(EngineError, match="being made anew"):
+            seat.run(crops(2))
+        ready.set()
+        while shared._being_made:
+            time.sleep(0.01)
+        assert corners(seat.run(crops(3))) == [3]

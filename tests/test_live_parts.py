@@ -1,7 +1,12 @@
 """The parts of live use by themselves: states, clock, waiting, inboxes, places, the road that never stops."""
 
+import os
 import random
+import signal
+import socket
+import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -11,18 +16,21 @@ import pytest
 from engine import EngineError
 from engine.echo import EchoEngine
 from stream.config import load_relay
-from stream.errors import UsageError
+from stream.errors import LinkError, UsageError
 from stream.frame import Face, Found, Packet
 from stream.lanes import Inbox
 from stream.live.clock import RelayClock
 from stream.live.fleet import Fleet
 from stream.live.metrics import Metrics
+from stream.live.page import CONNECTIONS, Page
 from stream.live.pause import Backoff, Pause
 from stream.live.relay import Relay
 from stream.live.road import Road
 from stream.live.slate import blank, slate
 from stream.live.states import TRANSITIONS, Event, State, after
+from stream.media import live_sink
 from stream.media.address import redacted, sink_address, source_address
+from stream.media.live_sink import open_sink
 from stream.media.timecode import burn, read
 
 C, R, T, A, S = State.CONNECTING, State.RUNNING, State.STALLED, State.RECONNECTING, State.STOPPED
@@ -336,8 +344,6 @@ class Failing(EchoEngine):
 @pytest.fixture
 def road(tmp_path):
     """A road with a finder and an engine that can be made to fail, and frames that have just come."""
-    from dataclasses import replace
-
     # A delay that a busy machine does not reach by itself.
     settings = load_relay(None, {"relay": {"source": "rtsp://x/y", "max_latency_ms": 20_000.0}})["stream"]
     finders, engine, metrics = [], Failing(16), Metrics()
@@ -425,8 +431,6 @@ def test_packets_keep_their_place_among_frames(road):
 
 @pytest.mark.parametrize("depth", [8, 10])
 def test_the_slate_is_the_last_picture_darkened_with_a_line_in_it(depth):
-    from dataclasses import replace
-
     frame = blank()
     if depth == 10:
         planes = tuple(plane.astype(np.uint16) * 4 for plane in frame.planes)
@@ -471,6 +475,65 @@ def test_a_fault_of_ours_in_a_stage_ends_nothing(clip, caplog):
     relay.stop()
     sent = metrics.value("unsmear_frames_out_total", stream="s")
     assert relay.is_over and sent > 50 and "a stage failed" in caplog.text
+    assert metrics.value("unsmear_frames_dropped_total", stream="s", reason="failed") >= 1
+    dropped = metrics.total("unsmear_frames_dropped_total", "s")
+    assert metrics.value("unsmear_frames_in_total", stream="s") == sent + dropped
+
+
+def test_streams_are_stopped_all_at_once_and_the_others_watched(clip):
+    path = str(clip("thirty.mp4", pts=tuple(range(0, 30 * 512, 512))))
+    settings = load_relay(None, {"relay": {"source": path, "loop": True}})["stream"]
+    fleet = Fleet(lambda: EchoEngine(16), lambda settings: OneFace(), Metrics())
+    fleet.apply(dict.fromkeys(("one", "two", "kept"), settings))
+    together, watched = threading.Barrier(3), threading.Event()
+    for name, relay in fleet.relays.items():
+        if name == "kept":
+            relay.watch = lambda: watched.set() or 1 / 0  # a fault of ours ends nothing either
+        else:
+            relay.stop = lambda stop=relay.stop: (together.wait(30), stop())
+
+    def join_in():
+        assert watched.wait(30)
+        together.wait(30)
+
+    helper = threading.Thread(target=join_in)
+    helper.start()
+    fleet.apply({"kept": settings})
+    helper.join()
+    assert list(fleet.relays) == ["kept"]
+    fleet.stop()
+    assert not fleet.relays
+
+
+def noise(index):
+    """A frame that does not compress."""
+    random, like = np.random.default_rng(index), blank()
+    planes = tuple(random.integers(0, 256, plane.shape, np.uint8) for plane in like.planes)
+    return replace(like, index=index, pts=3600 * index, planes=planes)
+
+
+def open_segments(folder, first):
+    encoder = load_relay(None, {"relay": {"source": "rtsp://x/y"}})["stream"].encoder
+    return open_sink(sink_address(str(folder / "live.ts")), first, Fraction(25), None, encoder)
+
+
+def test_a_sink_that_takes_nothing_is_lost_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_sink, "WRITING_S", 0.3)
+    sink = open_segments(tmp_path, noise(0))
+    os.kill(sink._process.pid, signal.SIGSTOP)  # it takes what a pipe holds, and no more
+    with pytest.raises(LinkError, match=r"takes nothing for 0\.3 s"):
+        for index in range(1, 20):
+            sink.write(noise(index))
+    sink.abort()
+    sink.close()
+    assert sink._process.poll() is not None
+
+
+def test_no_segment_takes_the_place_of_another_of_the_same_second(tmp_path):
+    for index in range(3):
+        open_segments(tmp_path, noise(index)).close()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 3, names
 
 
 def test_places_that_cannot_be_leave_no_seat_taken():
@@ -490,3 +553,30 @@ def test_places_that_cannot_be_leave_no_seat_taken():
     with pytest.raises(UsageError):
         fleet.apply({"good": good, "bad": bad})
     assert not seats and not fleet.relays
+
+
+def test_the_page_takes_so_many_connections_and_no_more():
+    fleet = Fleet(lambda: EchoEngine(16), lambda settings: OneFace(), Metrics())
+    page = Page("127.0.0.1:0", None, fleet)
+
+    def answer(connection):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        try:
+            return connection.recv(1000)
+        except ConnectionError:
+            return b""
+
+    def connect():
+        return socket.create_connection(("127.0.0.1", page.port), 30)
+
+    try:
+        many = [connect() for _ in range(CONNECTIONS)]
+        assert all(b"200 OK" in answer(each) for each in many)
+        with connect() as one_more:
+            assert answer(one_more) == b""
+        for each in many:
+            each.close()
+        while b"200 OK" not in answer(connect()):
+            time.sleep(0.05)
+    finally:
+        page.close()

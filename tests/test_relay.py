@@ -305,7 +305,18 @@ def test_streams_are_added_changed_and_removed_without_disturbing_the_rest(camer
         relay.signal(signal.SIGHUP)
         until(lambda: "kept as it was" in relay.text())
         assert relay.told("kept")["state"] == "running"
+        config.write_text(f'[streams.kept]\nsource = "{camera_clip}"\nloop = true\n[restore]\nbatch = 3\n')
+        relay.signal(signal.SIGHUP)
+        until(lambda: "stay as they are until the relay is started anew" in relay.text())
         assert relay.stop() == 0
+
+
+def test_a_hangup_while_the_engine_loads_is_heeded_later(camera_clip, tmp_path):
+    with Relayed(tmp_path, camera_clip, "--loop", "-o", "none") as relay:
+        until(relay.heeds_hangups, every_s=0.01)
+        relay.signal(signal.SIGHUP)
+        until(lambda: "read again" in relay.text())
+        assert relay.told()["state"] in ("connecting", "running") and relay.stop() == 0
 
 
 def test_a_stream_that_fails_leaves_the_others_alone(camera_clip, tmp_path):

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from stream.config import RelaySettings
+    from collections.abc import Callable
+
+    from stream.config import EngineSettings, RelaySettings
     from stream.live.fleet import Fleet
 
 TICK_S = 0.1  # between two looks at the streams' clocks
@@ -100,6 +102,9 @@ def run(
     def load() -> dict[str, RelaySettings]:
         return load_relay(config, tables)
 
+    asked: list[int] = []  # to read it again
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda number, frame: asked.append(number))
     streams = load()
     from engine import Options, open_shared
     from stream.faces.finder import open_finder
@@ -114,6 +119,7 @@ def run(
         Options(settings.threads, settings.device, settings.max_batch),
         patience_s=0.01,
         retry_s=60.0,
+        limit_s=1.0,
     ) as engine:
         logging.getLogger("stream.live").info("engine: %s", engine.about.get("engine"))
         fleet = Fleet(engine.seat, lambda s: open_finder(s.faces.finder, s.faces.finder_model), Metrics())
@@ -124,7 +130,7 @@ def run(
 
                 page = Page(web, web_token, fleet)
             fleet.apply(streams)
-            watch(fleet, load)
+            watch(fleet, load, settings, asked)
         finally:
             fleet.stop()
             if page is not None:
@@ -133,14 +139,11 @@ def run(
         raise fleet.fault
 
 
-def watch(fleet: Fleet, load: Any) -> None:
+def watch(fleet: Fleet, load: Callable[[], dict[str, RelaySettings]], engine: EngineSettings, asked: list[int]) -> None:
     """Until no stream is left, or Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
     from stream.errors import UsageError
 
     log = logging.getLogger("stream.live")
-    asked: list[int] = []
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda number, frame: asked.append(number))
     told = time.monotonic()
     try:
         while fleet.watch():
@@ -148,8 +151,11 @@ def watch(fleet: Fleet, load: Any) -> None:
             if asked:
                 asked.clear()
                 try:
-                    fleet.apply(load())
+                    streams = load()
+                    fleet.apply(streams)
                     log.info("the configuration was read again")
+                    if any(each.restore.of_the_engine != engine.of_the_engine for each in streams.values()):
+                        log.warning("the engine and its model stay as they are until the relay is started anew")
                 except UsageError as error:
                     log.error("the configuration is kept as it was: %s", error)
             if time.monotonic() - told >= TELL_EVERY_S:

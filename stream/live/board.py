@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
 from fractions import Fraction
 
 from stream.config import RelaySettings
@@ -48,8 +47,6 @@ class Board:
         self.rate = Fraction(25)
         self.sound: Sound | None = None
         # The writer's
-        self.writing_since: float | None = None
-        self.abort_write: Callable[[], None] = lambda: None  # ends a write that hangs
         self.last_pts = -1
         self.latest: Relayed | None = None
         self.latencies: deque[float] = deque(maxlen=250)  # seconds from decoding until it was sent

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from engine import Engine, EngineError
+from engine import Engine
 from stream.config import RelaySettings
-from stream.errors import UnsmearError, UsageError
+from stream.errors import UsageError
 from stream.faces.finder import Finder
-from stream.lanes import Lock
+from stream.lanes import Lock, Worker
 from stream.live.metrics import Metrics
 from stream.live.relay import Relay
 
@@ -50,12 +50,13 @@ class Fleet:
             for relay in fresh.values():
                 relay.close()
             raise
-        for name in running:
-            if name not in wanted or name in fresh:
-                log.info("%s: %s", name, "changed" if name in wanted else "removed")
-                self._remove(name)
-                if name not in wanted:
-                    self.metrics.forget(name)
+        over = [name for name in running if name not in same]
+        for name in over:
+            log.info("%s: %s", name, "changed" if name in wanted else "removed")
+        self._remove(over)
+        for name in over:
+            if name not in wanted:
+                self.metrics.forget(name)
         for name, relay in fresh.items():
             self._ended.pop(name, None)
             with self._lock:
@@ -65,17 +66,18 @@ class Fleet:
     def watch(self) -> bool:
         """Look at every stream; whether any is left. Called a few times a second."""
         for name, relay in self.relays.items():
-            relay.watch()
-            if relay.is_over and name not in self._ended:
-                relay.stop()
-                self._ended[name] = relay.board.fault
+            try:
+                relay.watch()
+                if relay.is_over and name not in self._ended:
+                    relay.stop()
+                    self._ended[name] = relay.board.fault
+            except Exception:  # a fault of ours in one stream must not end the others
+                log.error("%s: cannot be watched", name, exc_info=True)
         return len(self._ended) < len(self.relays)
 
     def stop(self) -> None:
-        """Stop all, in order."""
-        for name in self.relays:
-            if name not in self._ended:
-                self._remove(name)
+        """Stop all that are left."""
+        self._remove([name for name in self.relays if name not in self._ended])
 
     def lines(self) -> list[str]:
         """How each stream is, in a line."""
@@ -94,13 +96,13 @@ class Fleet:
             seat.close()
             raise
 
-    def _remove(self, name: str) -> None:
-        relay = self._relays[name]
-        try:
-            if name not in self._ended:
-                relay.stop()
-        except (UnsmearError, EngineError) as error:
-            log.error("%s: %s", name, error)
-        self._ended.pop(name, None)
+    def _remove(self, names: list[str]) -> None:
+        """Stop them, all at once, for each may take a while; the others are watched meanwhile."""
         with self._lock:
-            del self._relays[name]
+            removed = {name: self._relays.pop(name) for name in names}
+        workers = [Worker(f"stop-{name}", each.stop) for name, each in removed.items() if name not in self._ended]
+        for name in names:
+            self._ended.pop(name, None)
+        for worker in workers:
+            while not worker.join(0.1):
+                self.watch()

@@ -22,11 +22,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from stream.errors import OutputError, UsageError
-from stream.lanes import Worker
+from stream.lanes import Room, Worker
 from stream.live.fleet import Fleet
 from stream.live.states import State
 
 log = logging.getLogger(__name__)
+CONNECTIONS = 64  # at once; what comes on top is closed
 POLICY = "default-src 'self'; img-src 'self' blob: data:; style-src 'self' {0}; script-src 'self' {0}".format(
     "'unsafe-inline'"
 )
@@ -72,6 +73,24 @@ class Page:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+
+    def __init__(self, *arguments: Any) -> None:
+        self._room = Room(CONNECTIONS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own, while there is room."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """See `ThreadingHTTPServer`."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away is no fault."""

@@ -37,10 +37,10 @@ class _LeftBehind(Exception):
 class Reader:
     """What one generation of the source's worker does."""
 
-    def __init__(self, board: Board, inbox: Inbox[Frame | Packet], numbers: Iterator[int]) -> None:
+    def __init__(self, board: Board, inbox: Inbox[Frame | Packet], numbers: Iterator[int], backoff: Backoff) -> None:
         self._board, self._inbox, self._numbers = board, inbox, numbers
         self._generation = board.source_generation
-        self._backoff, self._refusals = Backoff(), 0
+        self._backoff, self._refusals = backoff, 0
 
     def run(self) -> None:
         """Read until it is over, or this worker is left behind."""

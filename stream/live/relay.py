@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
 from engine import Engine, EngineError
 from stream.config import RelaySettings
-from stream.errors import SystemLibraryError
+from stream.errors import Cause, LinkError, SystemLibraryError
 from stream.faces.finder import Finder
-from stream.frame import Frame, Packet
+from stream.frame import Found, Frame, Packet
 from stream.lanes import Inbox, Lanes, Worker
 from stream.live.board import Board
 from stream.live.metrics import Metrics
+from stream.live.pause import Backoff
 from stream.live.reader import Reader
 from stream.live.road import Relayed, Road
 from stream.live.states import Event, State
 from stream.live.writer import Writer
 
 log = logging.getLogger(__name__)
-HUNG_S = 10.0  # in opening a source, or in one write, until a worker is left behind
+HUNG_S = 10.0  # in opening a source, until its worker is left behind
 DEPTH = 6  # frames that wait for the road, and for the writer, at most
 
 
@@ -48,20 +49,22 @@ class Relay:
         self._road = Road(name, settings, make_finder, engine, metrics)
         self._inbox: Inbox[Frame | Packet] = Inbox(DEPTH, _is_frame, board.dropped, board.is_stale)
         self._outbox: Inbox[Relayed | Packet] = Inbox(DEPTH, _is_relayed, board.dropped)
-        self._numbers = count()
+        self._numbers, self._backoff = count(), Backoff()
+        self._taken = self._handed_on = 0  # frames, by the first and the last of the stages between the two
+        self._writer = Writer(board, self._outbox)
         self._workers: dict[str, Worker] = {}
 
     def start(self) -> None:
         """Start the workers."""
         self._read()
         self._start("road", self._work)
-        self._start("writer", Writer(self.board, self._outbox).run)
+        self._start("writer", self._writer.run)
 
     def _start(self, what: str, work: Callable[[], None]) -> None:
         self._workers[what] = Worker(f"live-{what}-{self.board.name}", work)
 
     def _read(self) -> None:
-        self._start("reader", Reader(self.board, self._inbox, self._numbers).run)
+        self._start("reader", Reader(self.board, self._inbox, self._numbers, self._backoff).run)
 
     def _work(self) -> None:
         """The stages, until the inbox is closed and empty; a fault of ours begins them anew."""
@@ -70,18 +73,27 @@ class Relay:
                 self._stages()
             except Exception:
                 log.error("%s: a stage failed; all begin anew", self.board.name, exc_info=True)
+            for _ in range(self._taken - self._handed_on):
+                self.board.dropped(None, "failed")
+            self._handed_on = self._taken
         self._outbox.close()
 
     def _stages(self) -> None:
         board = self.board
         with Lanes() as lanes:
-            for item in lanes.run(f"find-{board.name}", self._road.find(self._inbox), depth=1):
+            for item in lanes.run(f"find-{board.name}", self._road.find(self._take()), depth=1):
                 self._outbox.put(item if isinstance(item, Packet) else self._road.restore(item))
+                self._handed_on += isinstance(item, Found)
                 fault = self._road.fault
                 if isinstance(fault, SystemLibraryError):
                     board.give_up(fault)
                 elif fault is not None and board.settings.relay.strict:
                     board.give_up(EngineError(f"{board.name}: {fault}"))
+
+    def _take(self) -> Iterator[Frame | Packet]:
+        for item in self._inbox:
+            self._taken += isinstance(item, Frame)
+            yield item
 
     def watch(self) -> None:
         """Look at the workers' clocks: who is silent, who hangs, and whether all is over."""
@@ -98,12 +110,13 @@ class Relay:
             board.source_generation += 1
             board.attempt_began = now
             board.metrics.abandoned.labels(board.name).inc()
-            board.happened(Event.LOST, f"{board.source}: silent, left and opened anew")
-            self._read()
-        if board.writing_since is not None and now - board.writing_since > HUNG_S:
-            board.writing_since = None
-            board.note(f"{board.sink}: hangs, is left and opened anew")
-            board.abort_write()
+            fault = LinkError(Cause.TIMEOUT, f"{board.source}: silent, left and opened anew")
+            self._backoff.after_fault(now)
+            if 0 <= live.max_retries < self._backoff.attempts:
+                board.give_up(fault)
+            else:
+                board.happened(Event.LOST, str(fault))
+                self._read()
         board.metrics.waiting.labels(board.name, "road").set(len(self._inbox))
         board.metrics.waiting.labels(board.name, "writer").set(len(self._outbox))
         board.metrics.clock_jumps.labels(board.name).set(board.clock.jumps)
@@ -147,10 +160,12 @@ class Relay:
         if not self._workers["reader"].join(2.0):  # it hangs in the network, and is left there
             self.board.source_generation += 1
         self._inbox.close()
-        self._workers["road"].join(10.0)
+        if not self._workers["road"].join(10.0):
+            self._outbox.close()
         if not self._workers["writer"].join(5.0):
-            self.board.abort_write()
+            self._writer.abort()
             self._workers["writer"].join(5.0)
+        self._outbox.clear("stopping")
         self.close()
         log.info("%s: %s", self.board.name, self.summary())
 

@@ -113,16 +113,12 @@ class Writer:
 
     def _open(self, frame: Frame, sound: Sound | None) -> bool:
         board = self._board
-        board.writing_since = time.monotonic()
         try:
             sink = open_sink(board.sink, frame, board.rate, sound, board.settings.encoder)
         except LinkError as fault:
             self._lost(fault)
             return False
-        finally:
-            board.writing_since = None
         self._sink, self._shape, self._sound, self._refusals = sink, shape_of(frame), sound, 0
-        board.abort_write = sink.abort
         self._metrics.sink_up.labels(board.name).set(1)
         for text in (f"{board.sink}: open", *sink.notes):
             board.note(text)
@@ -130,15 +126,18 @@ class Writer:
 
     def _write(self, item: Frame | Packet) -> bool:
         assert self._sink is not None
-        self._board.writing_since = time.monotonic()
         try:
             self._sink.write(item)
         except LinkError as fault:
             self._lost(fault)
             return False
-        finally:
-            self._board.writing_since = None
         return True
+
+    def abort(self) -> None:
+        """End a write that waits for the sink; from another thread."""
+        sink = self._sink
+        if sink is not None:
+            sink.abort()
 
     def _lost(self, fault: LinkError) -> None:
         board, limit = self._board, self._board.settings.relay.max_retries
@@ -154,8 +153,6 @@ class Writer:
 
     def _close(self) -> None:
         if self._sink is not None:
-            self._board.writing_since = time.monotonic()
             self._sink.close()
-            self._board.writing_since = None
         self._sink = None
         self._metrics.sink_up.labels(self._board.name).set(0)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import select
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
 from math import ceil
-from typing import IO, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import av
 import av.error
@@ -25,6 +27,7 @@ from stream.media.live_source import TICKS, Sound
 from stream.media.publish import HEAD
 
 KEYFRAME_S = 2  # a reader that joins waits so long at most
+WRITING_S = 10.0  # until a sink that takes nothing is lost
 CLOSING_S = 3.0  # for what has been written to be sent
 _LIVE = {  # nothing is held back, and every keyframe carries what a reader that joins must know
     "libx264": {"tune": "zerolatency", "x264-params": "repeat-headers=1"},
@@ -47,11 +50,11 @@ class LiveSink(Protocol):
         """Send a frame, or a packet of sound, whose times rise.
 
         Raises:
-            LinkError: the sink is gone.
+            LinkError: the sink is gone, or takes nothing for long.
         """
 
     def abort(self) -> None:
-        """Leave at once; may be called from another thread, while `write` hangs."""
+        """Leave at once; may be called from another thread, while `write` waits."""
 
     def close(self) -> None:
         """Send what is still held, and leave. Faults are not told: all that mattered has been sent."""
@@ -94,12 +97,14 @@ class AvSink(LiveSink):
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is the relay's
         )
+        assert self._process.stdin is not None
+        self._pipe = self._process.stdin.fileno()
+        os.set_blocking(self._pipe, False)
         try:
             streams, packets = self._encoder(first, rate, sound if address.kind != "virtual" else None)
             head = json.dumps({"address": asdict(address), "size": len(streams)})
-            self._pipe.write(head.encode() + b"\n" + streams)
-            self._pipe.flush()
-            answer = self._answer(OPENING_S)  # before anything that a pipe may not hold
+            self._give(head.encode() + b"\n" + streams, OPENING_S)
+            answer = self._answer(OPENING_S)
             self._send(0, packets)
         except BaseException as error:
             fault = self._fault() if isinstance(error, BrokenPipeError) else error
@@ -108,11 +113,6 @@ class AvSink(LiveSink):
                 fault = lost(address, fault)
             raise fault from None
         self.notes = list(answer.get("notes", []))
-
-    @property
-    def _pipe(self) -> IO[bytes]:
-        assert self._process.stdin is not None
-        return self._process.stdin
 
     def _encoder(self, first: Frame, rate: Fraction, sound: Sound | None) -> tuple[bytes, list[Any]]:
         """Open the encoder; all streams as the beginning of a NUT file, and the first frame's packets."""
@@ -170,8 +170,15 @@ class AvSink(LiveSink):
             self._last[index] = dts
             base = packet.time_base
             fields = (index, packet.is_keyframe, max(packet.pts, dts), dts, base.numerator, base.denominator)
-            self._pipe.write(HEAD.pack(*fields, packet.size) + bytes(packet))
-        self._pipe.flush()
+            self._give(HEAD.pack(*fields, packet.size) + bytes(packet), WRITING_S)
+
+    def _give(self, data: bytes, limit_s: float) -> None:
+        """To the process that sends, which takes more when the sink does."""
+        left, until = memoryview(data), time.monotonic() + limit_s
+        while left:
+            if not select.select([], [self._pipe], [], max(until - time.monotonic(), 0.0))[1]:
+                raise LinkError(Cause.TIMEOUT, f"{self.address}: takes nothing for {limit_s:g} s")
+            left = left[os.write(self._pipe, left) :]
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
         picture = picture_of(frame, self._context.pix_fmt)
@@ -208,13 +215,14 @@ class AvSink(LiveSink):
     def abort(self) -> None:
         """See `LiveSink.abort`: a write that waits ends with a fault."""
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # the kernel holds it: it ends when that lets go
+            self._process.wait(1.0)
 
     def close(self) -> None:
         """See `LiveSink.close`."""
         with suppress(Exception):  # whatever it is, it is over
             self._send(0, self._context.encode(None))
-            self._pipe.close()
+            self._process.stdin.close()  # type: ignore[union-attr]
             self._process.wait(CLOSING_S)
         self._free()
 

@@ -24,7 +24,7 @@ from stream.media.address import OPENING_S, READING_S, Address
 from stream.media.decoded import frame_of, lost, reason
 
 log = logging.getLogger(__name__)
-READ_AHEAD = 300  # packets, at most, until every stream of sound has shown one
+READ_AHEAD, READ_AHEAD_S = 300, 1.0  # packets and time, at most, until every stream of sound has shown one
 TICKS = Fraction(1, 90000)  # the relay's time base
 av.logging.set_level(av.logging.PANIC)  # its lines would show urls with their passwords
 
@@ -107,7 +107,8 @@ class LiveSource:
         """AAC as transport streams have it carries its own description, which most sinks want told once, beforehand."""
         bare = {s.index: s for s in self._audio if s.codec_context.name == "aac" and not s.codec_context.extradata}
         configs: dict[int, bytes] = {}
-        while len(configs) < len(bare) and len(self._held) < READ_AHEAD:
+        until = time.monotonic() + READ_AHEAD_S
+        while len(configs) < len(bare) and len(self._held) < READ_AHEAD and time.monotonic() < until:
             packet = next(self._demuxer, None)
             if packet is None:
                 break

@@ -14,8 +14,11 @@ import os
 import signal
 import struct
 import sys
+import time
 from contextlib import suppress
 from fractions import Fraction
+from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
 import av
@@ -73,7 +76,8 @@ def _open(address: Address, given: list[Any]) -> tuple[Any, dict[int, Any], list
 
 
 def _opened(address: Address, given: list[Any]) -> tuple[Any, dict[int, Any]]:
-    container: Any = av.open(address.url, "w", format=address.format, options=address.options)
+    url = _unused(address.url) if address.format == "segment" else address.url
+    container: Any = av.open(url, "w", format=address.format, options=address.options)
     try:
         streams = {}
         for template in given:
@@ -87,6 +91,13 @@ def _opened(address: Address, given: list[Any]) -> tuple[Any, dict[int, Any]]:
             container.close()
         raise
     return container, streams
+
+
+def _unused(pattern: str) -> str:
+    """`pattern`, or, where its name of this second is taken, one with a number."""
+    path = Path(pattern)
+    numbered = (path.with_stem(f"{path.stem}-{n}") for n in count(2))
+    return next(str(each) for each in chain([path], numbered) if not Path(time.strftime(str(each))).exists())
 
 
 def _tell(**fields: object) -> None:

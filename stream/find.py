@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from engine import Engine
 from stream.faces import align
 from stream.faces.finder import Finder, tiles
+from stream.faces.second_look import SecondLook
 from stream.faces.tracker import SAME, Tracker, overlap
 from stream.frame import Crop, Face, Found, Frame, Packet, Track
 from stream.region import View, cut_crop, thumbnail
@@ -34,6 +36,7 @@ class FaceSettings(Struct, frozen=True, kw_only=True):
     max_gap_frames: Annotated[int, Meta(ge=0)]
     look_every: Annotated[int, Meta(ge=1, le=30)]
     search_every: Annotated[int, Meta(ge=1, le=30)]
+    second_look: bool
     choose: str
     ignore: tuple[str, ...]
 
@@ -69,6 +72,12 @@ class FaceFinding:
         self._unsearched = 0  # frames since the last search
         self._choose = chooser(settings.choose)
         self._ignored = [tuple(int(number) for number in part.split(",")) for part in settings.ignore]
+
+    @classmethod
+    def for_engine(cls, finder: Finder, settings: FaceSettings, engine: Engine, stats: Stats) -> Self:
+        """Crops as `engine` wants them, found with its help where `second_look` is set."""
+        seer = SecondLook(finder, engine) if settings.second_look else finder
+        return cls(seer, settings, engine.spec.margin, stats, engine.spec.frames)
 
     def run(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
         """The stage: packets pass, order is kept. Faces are looked for in every `look_every`-th frame and in the first

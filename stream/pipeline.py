@@ -54,7 +54,7 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
         with FileSink(job.output, source.info, settings.encoder, job.overwrite) as sink:
             try:
                 with Lanes() as lanes:
-                    finding = FaceFinding(finder, faces, engine.spec.margin, stats, engine.spec.frames)
+                    finding = FaceFinding.for_engine(finder, faces, engine, stats)
                     frames = lanes.run("read", source)
                     found = lanes.run("find", finding.run(frames))
                     mended = lanes.run("restore", restore(found, engine, run, stats))
@@ -113,9 +113,7 @@ def list_faces(
     """
     stats = Stats()
     with FileSource(source) as opened, Lanes() as lanes:
-        found = lanes.run(
-            "find", FaceFinding(finder, settings.faces, engine.spec.margin, stats, engine.spec.frames).run(opened)
-        )
+        found = lanes.run("find", FaceFinding.for_engine(finder, settings.faces, engine, stats).run(opened))
         for item in restore(found, engine, settings.restore, stats):
             if isinstance(item, Mended):
                 frame = item.frame

@@ -8,9 +8,11 @@ import pytest
 pytest.importorskip("torch", reason="the training extra is not installed")
 
 from engine import EngineError
+from engine.parity import BOUNDS
 from stream.errors import InputError, UsageError
 from training import against, classical
 from training.evaluate import Setting, evaluate, mean_psnr, mean_ssim
+from training.halved import compare
 from training.protocol import cut, load_pictures
 from training.recogniser import open_recogniser, unit
 from training.report import markdown, write_real_sheet
@@ -95,6 +97,17 @@ def test_both_recognisers_know_sharp_faces_apart(name, shared):
     found = open_recogniser(shared / "recognisers" / name).embed(cut(pictures, 0))
     moved = [np.array([place[i] for i in side]) for side in (pairs.sharp, pairs.other)]
     assert accuracy(found, found, Pairs(pairs.names, *moved, pairs.same, pairs.fold)) > 0.98
+
+
+@pytest.mark.parametrize("name", ["fast"])
+def test_half_precision_costs_nothing_that_can_be_seen(name, shared):
+    """Within the bounds of the gate that a compiled model must pass (`engine.parity.BOUNDS`)."""
+    weights = Path(__file__).parents[1] / "training" / "checkpoints" / f"{name}.pt"
+    rows = compare(weights, shared / "lfw_pairs", shared / "kernels" / "levin.npz", 4)
+    assert len(rows) == 10
+    for row in rows:
+        assert row.mean <= BOUNDS["float16"].mean and row.largest <= BOUNDS["float16"].largest, row
+        assert row.lost_db < 0.02, row
 
 
 def test_an_evaluation_has_a_row_for_every_method(shared, tmp_path):

@@ -1,14 +1,19 @@
 """Finding, following and smoothing faces, on real pictures."""
 
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from engine import EngineError, open_engine
+from engine.echo import EchoEngine
 from stream.config import load_settings
 from stream.errors import UsageError
 from stream.faces.finder import open_finder, tiles
+from stream.faces.second_look import SecondLook
 from stream.faces.smooth import OneEuro
 from stream.faces.tracker import Tracker, overlap
 from stream.find import FaceFinding
@@ -205,9 +210,50 @@ def test_faces_are_found_in_large_frames_under_the_benchmarks_kernels(shared, fi
 
     known = load_kernels(shared / "kernels" / "levin.npz")
     kernels = {"sharp": None, "c1": known["c1"], "c8": known["c8"]}
-    rows = find_in_frames(shared / "lfw_pairs", kernels, 4, 80.0, finder)
+    with open_engine("onnxruntime", "fast") as engine:
+        rows = find_in_frames(shared / "lfw_pairs", kernels, 4, 80.0, finder, engine)
     assert [row.found for row in rows.values()] == [4, 4, 4]
     assert max(row.false for row in rows.values()) <= 1
     errors = [float(np.mean(row.point_error)) for row in rows.values()]
     assert errors[0] == 0 < errors[1] < errors[2] < 0.3
     assert "| found | 1.000 | 1.000 | 1.000 |" in markdown(rows, 80)
+
+
+class Counting(EchoEngine):
+    """Counts its crops, and may fail."""
+
+    def __init__(self, engine, fails=False):
+        self.engine, self.spec, self.fails, self.crops = engine, engine.spec, fails, 0
+
+    def run(self, crops):
+        self.crops += len(crops)
+        if self.fails:
+            raise EngineError("out of memory")
+        return self.engine.run(crops)
+
+
+def test_points_of_a_smeared_face_are_read_better_in_the_restored_one(photograph, finder):
+    with open_engine("onnxruntime", "fast") as engine:
+        sharp = np.ascontiguousarray(photograph[:256, 97:353])
+        smeared = cv2.blur(sharp, (19, 1))
+        truth = finder.look(sharp)
+        again = SecondLook(finder, Counting(engine))
+
+        def error(face):
+            eyes = np.hypot(*(truth.landmarks[1] - truth.landmarks[0]))
+            return np.hypot(*(face.landmarks - truth.landmarks).T).mean() / eyes
+
+        assert error(again.look(smeared)) < 0.75 * error(finder.look(smeared))
+
+
+def test_a_sharp_face_is_looked_at_once_and_nothing_depends_on_the_engine(photograph):
+    finder = open_finder("mediapipe")
+    with closing(finder), open_engine("onnxruntime", "fast") as engine:
+        sharp = np.ascontiguousarray(photograph[:256, 97:353])
+        smeared = cv2.blur(sharp, (19, 1))
+        counting = Counting(engine)
+        assert np.array_equal(SecondLook(finder, counting).look(sharp).landmarks, finder.look(sharp).landmarks)
+        assert counting.crops == 0
+        for other in (Counting(engine, fails=True), EchoEngine(16)):
+            assert np.array_equal(SecondLook(finder, other).look(smeared).landmarks, finder.look(smeared).landmarks)
+        assert SecondLook(finder, counting).look(np.zeros((256, 256, 3), np.uint8)) is None

@@ -160,32 +160,6 @@ def test_openvino_keeps_the_fourier_products_in_full_precision(tmp_path):
     assert layers["MatMul"] == {"f32"} and layers["Convolution"] == {"bf16"}
 
 
-def test_half_precision_is_near_enough_on_a_face(astronaut_face):
-    """By torch, which rounds after every layer as a GPU does; ONNX Runtime on the CPU only rounds the weights."""
-    torch = pytest.importorskip("torch", reason="the training extra is not installed")
-    from pathlib import Path
-
-    from training.checkpoint import load_weights
-    from training.export import CropModel
-    from training.layers import half
-    from training.network import build_network
-
-    checkpoint = Path(__file__).parents[1] / "training" / "checkpoints" / "fast.pt"
-    config, values, _ = load_weights(checkpoint)
-    network = build_network(config)
-    network.load_state_dict(values)
-    cut = 32 - config.margin
-    face = astronaut_face[cut:-cut, cut:-cut]
-    means = [np.mean([np.roll(face, k, 1) for k in range(n)], 0) for n in (1, 9, 17)]
-    smeared = np.stack(means).round().astype(np.uint8)
-    with torch.no_grad():
-        full, _ = CropModel(network)(torch.from_numpy(smeared))
-        lower, kernels = CropModel(half(network))(torch.from_numpy(smeared))
-    difference = np.abs(full.numpy().astype(int) - lower.numpy())
-    assert torch.isfinite(kernels).all()
-    assert difference.mean() < 1 and difference.max() <= 3
-
-
 def test_an_engine_that_is_not_installed_names_its_extra(monkeypatch):
     for name, module in (("openvino", "openvino"), ("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
         monkeypatch.setitem(sys.modules, module, None)

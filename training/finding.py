@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine import Engine
+from engine.echo import EchoEngine
 from stream.config import load_settings
 from stream.faces.finder import Finder
 from stream.faces.tracker import overlap
@@ -39,7 +41,12 @@ class Found1080:
 
 
 def find_in_frames(
-    folder: Path, kernels: dict[str, NDArray[np.float32] | None], count: int, face_px: float, finder: Finder
+    folder: Path,
+    kernels: dict[str, NDArray[np.float32] | None],
+    count: int,
+    face_px: float,
+    finder: Finder,
+    engine: Engine,
 ) -> dict[str, Found1080]:
     """The first `count` faces of a folder, `face_px` wide in a frame, under each kernel (None: sharp).
 
@@ -52,11 +59,11 @@ def find_in_frames(
     rows = {name: Found1080() for name in kernels}
     for i in tqdm(range(min(count, len(names))), "finding", unit="face", file=sys.stderr, disable=None):
         sharp, face_box = picture_in_noise(read_image(folder / "images" / names[i]), points[i], face_px, seed=i)
-        truth = best(faces_in(sharp, finder), face_box)
+        truth = best(faces_in(sharp, finder, EchoEngine()), face_box)
         for name, kernel in kernels.items():
             scale = face_px / EYES_PER_FACE / EYES_IN_CROP
             frame, offset = (sharp, np.zeros(2)) if kernel is None else smeared(sharp, kernel, scale)
-            found = faces_in(frame, finder)
+            found = faces_in(frame, finder, engine)
             hit = best(found, face_box)
             row = rows[name]
             row.faces += 1
@@ -68,12 +75,13 @@ def find_in_frames(
     return rows
 
 
-def faces_in(image: NDArray[np.uint8], finder: Finder) -> list[Face]:
+def faces_in(image: NDArray[np.uint8], finder: Finder, engine: Engine) -> list[Face]:
     """What the stage finds in one frame, as in the first of a scene."""
     planes = tuple(np.ascontiguousarray(image[..., c]) for c in (1, 2, 0))
     frame = Frame(0, 0, 1, Fraction(1, 25), planes, PLAIN)
     settings = load_settings(None, {}).faces
-    found = next(item for item in FaceFinding(finder, settings, 0, Stats()).run([frame]) if isinstance(item, Found))
+    finding = FaceFinding.for_engine(finder, settings, engine, Stats())
+    found = next(item for item in finding.run([frame]) if isinstance(item, Found))
     return [crop.track.face for crop in found.crops]
 
 

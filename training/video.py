@@ -128,7 +128,7 @@ def run(
                 tracks.append(tuple(crop.track for crop in found.crops))
             yield found
 
-    finding = FaceFinding(finder, settings.faces, engine.spec.margin, stats, engine.spec.frames)
+    finding = FaceFinding.for_engine(finder, settings.faces, engine, stats)
     mended = restore(noted(), engine, settings.restore, stats)
     return tracks, [item for item in paste(mended, False, stats) if isinstance(item, Frame)]
 

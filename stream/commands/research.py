@@ -109,6 +109,7 @@ def export(weights: Path, output: Path, with_torch: bool) -> None:
 @click.option(
     "--find", "face_px", type=click.FloatRange(20, 300), help="How well faces of that width are found in 1920x1080."
 )
+@click.option("--half", type=click.Path(path_type=Path), metavar="WEIGHTS", help="What float16 costs an ema.pt.")
 @click.option("--smear", "kinds", multiple=True, default=("shake", "head", "average", "untouched"), show_default=True)
 @click.option("--frames", type=click.IntRange(3), default=120, show_default=True, help="Of each clip, its first.")
 @click.option("--json", "as_json", type=click.Path(path_type=Path), help="Write the numbers as JSON as well.")
@@ -118,6 +119,7 @@ def evaluate(
     folds: str,
     videos: tuple[Path, ...],
     face_px: float | None,
+    half: Path | None,
     kinds: tuple[str, ...],
     frames: int,
     as_json: Path | None,
@@ -132,13 +134,19 @@ def evaluate(
       unsmear evaluate --pairs ../shared/data/lfw_pairs/pairs.csv --verifier verify.param
       unsmear evaluate --video clip.mp4 --smear shake --frames 60
       unsmear evaluate --find 50 --count 60
+      unsmear evaluate --half training/checkpoints/fast.pt --count 60
     """
     require_torch()
     if videos:
         evaluate_videos(videos, kinds, frames, models[0], setting["engines"][0], setting["verifier"], as_json)
         return
     if face_px is not None:
-        evaluate_finding(setting["faces"], setting["kernels"], setting["count"], face_px)
+        evaluate_finding(face_px, models[0], setting)
+        return
+    if half is not None:
+        from training import halved
+
+        click.echo(halved.markdown(halved.compare(half, setting["faces"], setting["kernels"], setting["count"])))
         return
     from training import report
     from training.evaluate import Setting
@@ -191,16 +199,18 @@ def evaluate_videos(
         as_json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
 
 
-def evaluate_finding(faces: Path, kernels: Path, count: int, face_px: float) -> None:
+def evaluate_finding(face_px: float, model: str, setting: dict[str, Any]) -> None:
     """How many faces are found under each kernel, and how far their points are off."""
     from contextlib import closing
 
+    from engine import open_engine
     from stream.faces.finder import open_finder
     from training.finding import find_in_frames, markdown
     from training.protocol import load_kernels
 
-    with closing(open_finder("mediapipe")) as finder:
-        rows = find_in_frames(faces, {"sharp": None, **load_kernels(kernels)}, count, face_px, finder)
+    kernels = {"sharp": None, **load_kernels(setting["kernels"])}
+    with closing(open_finder("mediapipe")) as finder, open_engine(setting["engines"][0], model) as engine:
+        rows = find_in_frames(setting["faces"], kernels, setting["count"], face_px, finder, engine)
     click.echo(markdown(rows, face_px))
 
 

@@ -57,7 +57,7 @@ class Road:
     def find(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
         """Packets pass; a frame that is late, or fails, or comes while the finder loads, has no faces."""
         finding: FaceFinding | None = None
-        spec, faces = self._engine.spec, self._settings.faces
+        faces = self._settings.faces
         try:
             for item in items:
                 if isinstance(item, Packet):
@@ -71,7 +71,7 @@ class Road:
                     self._count(STARTING)
                     yield Found(item, ())
                     continue
-                finding = finding or FaceFinding(finder, faces, spec.margin, self.stats, spec.frames)
+                finding = finding or FaceFinding.for_engine(finder, faces, self._engine, self.stats)
                 began = time.monotonic()
                 try:
                     found = list(finding.run([item]))

@@ -406,3 +406,22 @@ def test_bench_live_reads_the_time_burnt_into_the_picture(camera_clip):
     direct, relayed = told["delays_ms"]
     assert direct["frames"] > 20 and relayed["frames"] > 20, told
     assert all(0 < way["p50"] <= way["p95"] <= way["p99"] < 20_000 for way in (direct, relayed)), told
+
+
+def test_a_stream_by_udp_and_one_by_rtmp_come_in(camera_clip, tmp_path):
+    rtmp = f"rtmp://127.0.0.1:{free_port()}/live/x"
+    waits = ("ffmpeg", "-v", "error", "-re", "-stream_loop", -1, "-i", camera_clip, "-c", "copy", "-f", "flv")
+    config = tmp_path / "streams.toml"
+    with (
+        Server(tmp_path) as camera,
+        feed(camera_clip, camera.feed),
+        Process(*waits, "-listen", 1, rtmp),  # until somebody comes to watch
+    ):
+        config.write_text(
+            f'[streams.udp]\nsource = "{camera.url("cam")}"\ntransport = "udp"\n[streams.rtmp]\nsource = "{rtmp}"\n'
+        )
+        with Relayed(tmp_path, "--config", config, *ECHO) as relay:
+            for name in ("udp", "rtmp"):
+                until(lambda name=name: relay.told(name).get("frames_out", 0) > 50)
+            assert relay.stop() == 0
+            assert_all_counted(relay.text())

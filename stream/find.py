@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engine import Engine
 from stream.faces import align
 from stream.faces.finder import Finder, tiles
+from stream.faces.flow import follow
 from stream.faces.second_look import SecondLook
 from stream.faces.tracker import SAME, Tracker, overlap
 from stream.frame import Crop, Face, Found, Frame, Packet, Track
@@ -35,6 +36,7 @@ class FaceSettings(Struct, frozen=True, kw_only=True):
     max_yaw_deg: Annotated[float, Meta(ge=0, le=180)]
     max_gap_frames: Annotated[int, Meta(ge=0)]
     look_every: Annotated[int, Meta(ge=1, le=30)]
+    look_ahead: bool
     search_every: Annotated[int, Meta(ge=1, le=30)]
     second_look: bool
     choose: str
@@ -67,9 +69,11 @@ class FaceFinding:
         self._before: dict[int, NDArray[np.uint8]] = {}  # track -> its crop in the frame before
         self._tracker = Tracker(settings.max_gap_frames)
         self._signature: NDArray[np.float32] | None = None
+        self._last: Frame | None = None
         self._time: Fraction | None = None
         self._turn = 0
-        self._unsearched = 0  # frames since the last search
+        self._unsearched = 0  # frames since the last search,
+        self._unlooked = 0  # and since the last look
         self._choose = chooser(settings.choose)
         self._ignored = [tuple(int(number) for number in part.split(",")) for part in settings.ignore]
 
@@ -81,35 +85,38 @@ class FaceFinding:
 
     def run(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
         """The stage: packets pass, order is kept. Faces are looked for in every `look_every`-th frame and in the first
-        of a scene; between two looks they move in a straight line."""
+        of a scene; between two looks they move in a straight line or, where no frame may wait for a later one, as the
+        picture does."""
         waiting: list[Frame | Packet] = []
-        frames = 0
         for item in items:
             if isinstance(item, Frame):
                 new_scene = self._is_new_scene(item)
                 if new_scene:
                     yield from self._advance(waiting, False)
-                    waiting, frames = [], 0
+                    waiting = []
                 waiting.append(item)
-                frames += 1
-                if new_scene or frames == self._settings.look_every:
-                    yield from self._advance(waiting, new_scene)
-                    waiting, frames = [], 0
+                self._unlooked += 1
+                look = new_scene or self._unlooked >= self._settings.look_every
+                if look or not self._settings.look_ahead:
+                    yield from self._advance(waiting, new_scene, look)
+                    waiting = []
             elif waiting:
                 waiting.append(item)
             else:
                 yield item
         yield from self._advance(waiting, False)
 
-    def _advance(self, waiting: list[Frame | Packet], new_scene: bool) -> Iterator[Found | Packet]:
-        """Look at the last of the waiting frames and hand on all of them."""
+    def _advance(self, waiting: list[Frame | Packet], new_scene: bool, look: bool = True) -> Iterator[Found | Packet]:
+        """Look at the last of the waiting frames, or see where the picture went, and hand on all of them."""
         if not waiting:
             return
         frames = [item for item in waiting if isinstance(item, Frame)]
         with self._stats.timed("find"):
             if new_scene:
                 self._tracker.reset()
-            seen = [(t, self._again(frames[-1], t)) for t in self._tracker.tracks]
+            if look:
+                self._unlooked = 0
+            seen = [(track, *self._where(track, frames[-1], look)) for track in self._tracker.tracks]
         start, end = self._time, frames[-1].pts * frames[-1].time_base
         for item in waiting:
             if isinstance(item, Packet):
@@ -118,9 +125,9 @@ class FaceFinding:
             with self._stats.timed("find"):
                 now = item.pts * item.time_base
                 share = float((now - start) / (end - start)) if start is not None and end > start else 1.0
-                for track, face in seen:
-                    moved = between(track.face, face, share) if face is not None else None
-                    self._tracker.seen(track.id, moved, 0.0 if self._time is None else float(now - self._time))
+                for track, face, held in seen:
+                    moved = between(track.face, face, share)
+                    self._tracker.seen(track.id, moved, 0.0 if self._time is None else float(now - self._time), held)
                 self._time = now
                 self._unsearched += 1
                 if item is frames[-1]:
@@ -128,7 +135,16 @@ class FaceFinding:
                         self._search(item, everywhere=new_scene)
                     self._tracker.prune()
                 found = Found(item, self._crops(item))
+            self._last = item
             yield found
+
+    def _where(self, track: Track, frame: Frame, look: bool) -> tuple[Face, bool]:
+        """Where a track's face is now, and whether it is still held: seen, or not missed yet since the last look."""
+        face = self._again(frame, track) if look else None
+        if face is not None:
+            return face, True
+        face = follow(self._last, frame, track.face) if self._last is not None else None
+        return face or track.face, not look and track.lost == 0
 
     def _crops(self, frame: Frame) -> tuple[Crop, ...]:
         crops = []

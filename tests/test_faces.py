@@ -1,6 +1,7 @@
 """Finding, following and smoothing faces, on real pictures."""
 
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from engine import EngineError, open_engine
 from engine.echo import EchoEngine
 from stream.config import load_settings
 from stream.errors import UsageError
+from stream.faces import align
 from stream.faces.finder import open_finder, tiles
+from stream.faces.flow import follow
 from stream.faces.second_look import SecondLook
 from stream.faces.smooth import OneEuro
 from stream.faces.tracker import Tracker, overlap
 from stream.find import FaceFinding
-from stream.frame import Face, Found
+from stream.frame import Face, Found, Frame
 from stream.media.source import FileSource
 from stream.stats import Stats
 from zoo import Clip, make_clip, scene
@@ -144,13 +147,13 @@ def test_a_gap_is_bridged_and_a_long_one_ends_the_track():
     tracker = Tracker(max_gap=2)
     tracker.add(face_at(10, 10))
     for lost in (1, 2):
-        tracker.seen(1, None, 0.04)
+        tracker.seen(1, tracker.tracks[0].face, 0.04, held=False)
         tracker.prune()
         assert [t.lost for t in tracker.tracks] == [lost]
     tracker.seen(1, face_at(12, 10), 0.04)
     assert tracker.tracks[0].lost == 0 and tracker.tracks[0].id == 1
     for _ in range(3):
-        tracker.seen(1, None, 0.04)
+        tracker.seen(1, tracker.tracks[0].face, 0.04, held=False)
     tracker.prune()
     assert tracker.tracks == []
     tracker.add(face_at(10, 10))
@@ -164,7 +167,7 @@ def test_a_face_that_comes_or_goes_within_a_scene_fades():
     shown = [[t.shown for t in tracker.tracks]]
     for step in range(6):
         for number, x in ((1, 10), (2, 100)):
-            tracker.seen(number, face_at(x, 10) if step < 4 else None, 0.04)
+            tracker.seen(number, face_at(x, 10), 0.04, held=step < 4)
         shown.append([t.shown for t in tracker.tracks])
     coming, there = zip(*shown, strict=True)
     assert coming == pytest.approx((0.25, 0.5, 0.75, 1, 1, 0.75, 0.5))
@@ -257,3 +260,60 @@ def test_a_sharp_face_is_looked_at_once_and_nothing_depends_on_the_engine(photog
         for other in (Counting(engine, fails=True), EchoEngine(16)):
             assert np.array_equal(SecondLook(finder, other).look(smeared).landmarks, finder.look(smeared).landmarks)
         assert SecondLook(finder, counting).look(np.zeros((256, 256, 3), np.uint8)) is None
+
+
+@pytest.mark.parametrize("depth", [8, 10])
+def test_flow_takes_a_face_along(clip, finder, depth):
+    """Shift, turn and scale that are known; and no answer where nothing can be seen."""
+    with FileSource(clip("plain.mp4")) as source:
+        frame = next(item for item in source if isinstance(item, Frame))
+    points = np.array([[150.0, 100], [190, 100], [170, 120], [155, 140], [185, 140]])
+    face = Face(np.array([130.0, 70, 210, 160]), points, 0.9)
+    turn = cv2.getRotationMatrix2D((160.0, 120.0), 5.0, 1.06) + [[0, 0, 4.0], [0, 0, -3.0]]
+    luma = frame.planes[0]
+    moved = cv2.warpAffine(luma, turn, luma.shape[::-1], borderMode=cv2.BORDER_REFLECT)
+    unit = 2 ** (depth - 8)
+    first, then = (
+        replace(frame, planes=(plane.astype(np.uint16) * unit,), color=replace(frame.color, depth=depth))
+        for plane in (luma, moved)
+    )
+    found = follow(first, then, face)
+    assert np.hypot(*(found.landmarks - align.apply(turn, points)).T).max() < 0.6
+    assert np.abs(found.box[:2] - align.apply(turn, face.box[:2][None])[0]).max() < 8
+    empty = replace(first, planes=(np.full_like(first.planes[0], 90),))
+    assert follow(empty, empty, face) is None
+
+
+def test_live_no_frame_waits_and_faces_move_with_the_picture(clip, finder):
+    """The picture moves by 1 px a frame: also between two looks."""
+    asked = []
+
+    def given():
+        with FileSource(clip("plain.mp4")) as source:
+            for item in source:
+                if isinstance(item, Frame):
+                    asked.append(item.index)
+                    yield item
+
+    settings = load_settings(None, {"faces": {"look_ahead": False, "look_every": 4}}).faces
+    eyes = []
+    for found in FaceFinding(finder, settings, 0, Stats()).run(given()):
+        assert found.frame.index == asked[-1], "handed on before the next one is asked for"
+        eyes.append(found.crops[0].track.face.landmarks[:2].mean(0))
+    assert len(eyes) == 12
+    steps = np.diff(np.array(eyes)[:, 0])
+    between_looks = [step for i, step in enumerate(steps) if (i + 1) % 4]
+    assert np.allclose(between_looks, 1.0, atol=0.3)
+
+
+def test_a_face_that_is_missed_goes_on_with_the_picture(clip, finder, monkeypatch):
+    settings = load_settings(None, {"faces": {"look_every": 1, "max_gap_frames": 8}}).faces
+    with FileSource(clip("plain.mp4")) as source:
+        frames = [item for item in source if isinstance(item, Frame)]
+    finding = FaceFinding(finder, settings, 0, Stats())
+    tracks = [found.crops[0].track for found in finding.run(frames[:4])]
+    monkeypatch.setattr(finder, "look", lambda image: None)
+    tracks += [found.crops[0].track for found in finding.run(frames[4:])]
+    assert [track.lost for track in tracks] == [0, 0, 0, 0, *range(1, 9)]
+    x = [track.face.landmarks[:2].mean(0)[0] for track in tracks]
+    assert np.allclose(np.diff(x[3:]), 1.0, atol=0.3)

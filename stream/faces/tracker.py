@@ -38,18 +38,15 @@ class Tracker:
         """Forget all: the scene is another one."""
         self._states.clear()
 
-    def seen(self, track_id: int, face: Face | None, passed_s: float) -> None:
-        """What was found where a track was expected; None if nothing was. `passed_s` since the frame before."""
+    def seen(self, track_id: int, face: Face, passed_s: float, held: bool = True) -> None:
+        """Where a track's face is, `passed_s` after the frame before; not `held` where that is a mere guess."""
         state = next(s for s in self._states if s.track.id == track_id)
         old = state.track
-        if face is None:
-            shown = max(0.0, old.shown - self._fade)
-            state.track = replace(old, age=old.age + 1, lost=old.lost + 1, shown=shown)
-            return
         eyes = float(np.hypot(*(face.landmarks[1] - face.landmarks[0])))
         smooth = state.filter.step(face.landmarks, passed_s, max(eyes, 1.0))
-        shown = min(1.0, old.shown + self._fade)
-        state.track = replace(old, face=face, landmarks=smooth, age=old.age + 1, lost=0, shown=shown)
+        shown = min(1.0, old.shown + self._fade) if held else max(0.0, old.shown - self._fade)
+        lost = 0 if held else old.lost + 1
+        state.track = replace(old, face=face, landmarks=smooth, age=old.age + 1, lost=lost, shown=shown)
 
     def add(self, face: Face, with_scene: bool = False) -> bool:
         """Start a track for a face, unless one holds it already. It fades in, but for one that a scene begins with."""

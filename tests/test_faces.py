@@ -269,7 +269,8 @@ def test_flow_takes_a_face_along(clip, finder, depth):
         frame = next(item for item in source if isinstance(item, Frame))
     points = np.array([[150.0, 100], [190, 100], [170, 120], [155, 140], [185, 140]])
     face = Face(np.array([130.0, 70, 210, 160]), points, 0.9)
-    turn = cv2.getRotationMatrix2D((160.0, 120.0), 5.0, 1.06) + [[0, 0, 4.0], [0, 0, -3.0]]
+    turn = cv2.getRotationMatrix2D((160.0, 120.0), 5.0, 1.06)
+    turn[:, 2] += (4.0, -3.0)
     luma = frame.planes[0]
     moved = cv2.warpAffine(luma, turn, luma.shape[::-1], borderMode=cv2.BORDER_REFLECT)
     unit = 2 ** (depth - 8)

@@ -287,7 +287,7 @@ def test_streams_of_a_file_have_their_own_settings_over_the_common_ones(tmp_path
     streams = load_relay(path, {"restore": {"strength": 0.5}})
     assert streams["a"].faces.min_size_px == 80 and streams["b"].faces.min_size_px == 40
     assert streams["b"].relay.max_latency_ms == 500 and streams["a"].encoder.crf == 25
-    assert all(stream.restore.strength == 0.5 and stream.faces.look_every == 1 for stream in streams.values())
+    assert all(stream.restore.strength == 0.5 and not stream.faces.look_ahead for stream in streams.values())
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,11 @@ class Address:
         """Whether it gives pictures faster than they play, so that they must be held back to their time."""
         return self.kind in ("file", "http", "https")
 
+    @property
+    def is_in_pieces(self) -> bool:
+        """Whether pictures come in pieces that are not joined yet: see `access_units`."""
+        return "noparse" in self.options.get("fflags", "")
+
     def __str__(self) -> str:
         return self.shown
 
@@ -79,7 +84,7 @@ def source_address(text: str, transport: str = "tcp") -> Address:
         return Address(str(Path(text).absolute()), text, "file")
     options = {"fflags": "nobuffer", "analyzeduration": "1000000", "probesize": "1000000"}
     if scheme in ("rtsp", "rtsps"):  # the session's description tells what others find out by reading ahead
-        options |= {"analyzeduration": "1", "fpsprobesize": "0"}
+        options |= {"analyzeduration": "1", "fpsprobesize": "0", "fflags": "nobuffer+noparse"}
         options |= {"rtsp_transport": transport, "timeout": str(int(READING_S * 1e6)), "buffer_size": "4000000"}
     elif scheme in ("http", "https"):
         options = {}

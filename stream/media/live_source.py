@@ -20,6 +20,7 @@ from av.bitstream import BitStreamFilterContext
 
 from stream.errors import Cause, LinkError
 from stream.frame import Frame, Packet
+from stream.media.access_units import access_units
 from stream.media.address import OPENING_S, READING_S, Address
 from stream.media.decoded import frame_of, lost, reason
 
@@ -92,7 +93,7 @@ class LiveSource:
         declared = self._video.average_rate or Fraction(0)
         self.rate = declared if 1 <= declared <= 240 else Fraction(25)  # a hint
         self._audio = [s for s in self._container.streams.audio if s.codec_context is not None and s.time_base]
-        self._demuxer = self._container.demux([self._video, *self._audio])
+        self._demuxer = self._demuxed()
         self._held: list[Any] = []  # packets that were read while opening
         self._filters: dict[int, BitStreamFilterContext] = {}
         try:
@@ -102,6 +103,10 @@ class LiveSource:
             raise lost(address, error) from None
         self.damaged = 0  # packets that could not be decoded
         self._offset = Fraction(0)  # of the last packet of the picture
+
+    def _demuxed(self) -> Iterator[Any]:
+        packets: Iterator[Any] = self._container.demux([self._video, *self._audio])
+        return access_units(packets, self._video) if self.address.is_in_pieces else packets
 
     def _configs(self) -> dict[int, bytes]:
         """AAC as transport streams have it carries its own description, which most sinks want told once, beforehand."""
@@ -134,7 +139,7 @@ class LiveSource:
                 self._container.seek(0)
             except av.error.FFmpegError as error:
                 raise lost(self.address, error) from None
-            self._demuxer = self._container.demux([self._video, *self._audio])
+            self._demuxer = self._demuxed()
 
     def _once(self, place: Place, count: Iterator[int]) -> Iterator[Frame | Packet]:
         while True:

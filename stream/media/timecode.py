@@ -105,8 +105,9 @@ class Watch:
     def run(self) -> None:
         """Until it is stopped, or nothing comes any more."""
         listening = source_address(f"listen:rtsp://127.0.0.1:{self._port}/x")
+        options = listening.options | {"fflags": "nobuffer"}  # as any player reads it: see `access_units`
         try:
-            with av.open(listening.url, options=listening.options, timeout=(4 * OPENING_S, READING_S)) as source:
+            with av.open(listening.url, options=options, timeout=(4 * OPENING_S, READING_S)) as source:
                 video = source.streams.video[0]
                 video.thread_type = "SLICE"
                 video.codec_context.flags |= av.codec.context.Flags.low_delay

@@ -191,7 +191,7 @@ class FaceFinding:
     def _is_new_scene(self, frame: Frame) -> bool:
         signature = thumbnail(frame)
         before, self._signature = self._signature, signature
-        if before is None or before.shape != signature.shape:
+        if before is None or self._last is None or self._last.planes[0].shape != frame.planes[0].shape:
             return True
         spread = (float(before.std()) + float(signature.std())) / 2 + 0.02
         return float(np.abs(signature - before).mean()) > CUT * spread

@@ -318,3 +318,17 @@ def test_a_face_that_is_missed_goes_on_with_the_picture(clip, finder, monkeypatc
     assert [track.lost for track in tracks] == [0, 0, 0, 0, *range(1, 9)]
     x = [track.face.landmarks[:2].mean(0)[0] for track in tracks]
     assert np.allclose(np.diff(x[3:]), 1.0, atol=0.3)
+
+
+def test_the_same_picture_at_half_its_size_is_another_scene(clip, finder):
+    """What was known of places holds no more."""
+    with FileSource(clip("large.mp4", width=640, height=448)) as source:
+        large = [item for item in source if isinstance(item, Frame)]
+    small = [
+        replace(frame, pts=frame.pts + 10**6, planes=tuple(np.ascontiguousarray(p[::2, ::2]) for p in frame.planes))
+        for frame in large
+    ]
+    finding = FaceFinding(finder, load_settings(None, {"faces": {"look_every": 1}}).faces, 0, Stats())
+    tracks = [found.crops[0].track for found in finding.run([*large[:3], *small[3:6]])]
+    assert [track.id for track in tracks] == [1, 1, 1, 2, 2, 2]
+    assert np.allclose(tracks[2].face.landmarks, 2 * tracks[3].face.landmarks, atol=8)

@@ -33,9 +33,8 @@ def follow(before: Frame, now: Frame, face: Face) -> Face | None:
     a, b = (_luma(frame, slice(y0, y1), slice(x0, x1), size) for frame in (before, now))
     # From pixels of the frame to those of the picture: centres of pixels are whole numbers in both.
     ratio = np.array(size) / (x1 - x0, y1 - y0)
-    to = np.array([[ratio[0], 0, 0], [0, ratio[1], 0]]) @ np.array([[1, 0, 0.5 - x0], [0, 1, 0.5 - y0], [0, 0, 1]]) - (
-        [[0, 0, 0.5], [0, 0, 0.5]]
-    )
+    shift = ratio * (0.5 - np.array([x0, y0])) - 0.5
+    to = np.array([[ratio[0], 0, shift[0]], [0, ratio[1], shift[1]]])
     steps = (np.arange(GRID) + 0.5) / GRID
     grid = np.stack(np.meshgrid(*(low[i] + steps * (high[i] - low[i]) for i in (0, 1))), -1).reshape(-1, 2)
     points = align.apply(to, grid).astype(np.float32)

@@ -25,6 +25,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     max_batch: Annotated[int, Meta(ge=1, le=256)]
     strength: Annotated[float, Meta(ge=0, le=1)]
     still_px: Annotated[float, Meta(ge=0, le=10)]
+    fuse: Literal["none", "past", "both"]
 
     @property
     def of_the_engine(self) -> tuple[object, ...]:

@@ -114,6 +114,13 @@ class Patch:
     kernel: NDArray[np.float32] | None = None  # (33, 33) in px of the crop: what smeared it, where the model tells
     motion: Motion | None = None  # the same in figures
 
+    @property
+    def given(self) -> NDArray[np.uint8]:
+        """The crop as it came, without its margin, (112, 96, 3) RGB."""
+        height, width = self.restored.shape[:2]
+        top, left = (self.crop.image.shape[0] - height) // 2, (self.crop.image.shape[1] - width) // 2
+        return self.crop.image[top : top + height, left : left + width, :3]
+
     def told(self) -> dict[str, Any]:
         """Track, points, motion and strength, rounded, for JSON."""
         track = self.crop.track

@@ -55,10 +55,7 @@ def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
 
 def masked_change(patch: Patch) -> NDArray[np.float32]:
     """Restored minus input crop, (112, 96, 3) in units of 1/255, without its slow part, times mask and strength."""
-    image = patch.crop.image
-    top, left = (image.shape[0] - CROP_HEIGHT) // 2, (image.shape[1] - CROP_WIDTH) // 2
-    given = image[top : top + CROP_HEIGHT, left : left + CROP_WIDTH, :3]
-    change = patch.restored.astype(np.float32) - given
+    change = patch.restored.astype(np.float32) - patch.given
     return (change - slow_part(change)) * (mask() * np.float32(patch.strength))[..., None]
 
 

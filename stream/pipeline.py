@@ -14,6 +14,7 @@ from stream.errors import InputError, Interrupted
 from stream.faces.finder import Finder
 from stream.find import FaceFinding
 from stream.frame import Frame, Mended
+from stream.fuse import Fusion
 from stream.lanes import Lanes
 from stream.media.sink import FileSink
 from stream.media.source import FileSource
@@ -58,7 +59,8 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
                     frames = lanes.run("read", source)
                     found = lanes.run("find", finding.run(frames))
                     mended = lanes.run("restore", restore(found, engine, run, stats))
-                    pasted = lanes.run("paste", paste(mended, job.compare, stats, job.debug))
+                    whole = Fusion(run, stats).run(mended)
+                    pasted = lanes.run("paste", paste(whole, job.compare, stats, job.debug))
                     for item in pasted:
                         with stats.timed("write"):
                             sink.write(item)

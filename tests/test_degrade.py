@@ -126,7 +126,14 @@ def test_successive_kernels_are_parts_of_one_path_each_about_its_own_middle():
 
 
 NEIGHBOUR = NeighbourConfig(
-    shift_px=0.0, turn_deg=0.0, same_share=0.0, other_share=0.0, wrong_share=0.0, twice_share=0.0
+    shift_px=0.0,
+    turn_deg=0.0,
+    bend_px=0.0,
+    same_share=0.0,
+    other_share=0.0,
+    milder_share=0.0,
+    wrong_share=0.0,
+    twice_share=0.0,
 )
 
 
@@ -146,6 +153,19 @@ def test_the_frame_before_is_the_same_face_under_another_motion(faces):
     assert torch.equal(now, before)
     _, now, before = two(faces, same_share=1.0)
     assert (now - before).abs().mean() < 0.03, "a little larger or smaller, nothing more"
+
+
+def test_the_frame_before_may_be_sharper_and_of_another_expression(faces):
+    def detail(x):
+        return (x[..., 1:] - x[..., :-1]).abs().mean()
+
+    _, now, before = two(faces, same_share=1.0)
+    _, _, milder = two(faces, same_share=1.0, milder_share=1.0)
+    assert detail(milder) > 1.2 * detail(before)
+    _, _, bent = two(faces, same_share=1.0, bend_px=4.0)
+    assert (bent - before).abs().mean() > 0.01
+    lowpass = torch.nn.functional.avg_pool2d
+    assert (lowpass(now, 16) - lowpass(bent, 16)).abs().mean() < 0.05, "in its place"
 
 
 def test_the_frame_before_may_be_another_face(faces):

@@ -282,12 +282,12 @@ def test_a_network_of_two_frames_learns_and_needs_its_table(faces, tmp_path):
     from stream.errors import UsageError
     from training.config import NeighbourConfig
 
-    none = dict.fromkeys(("same_share", "other_share", "wrong_share", "twice_share"), 0.1)
+    none = dict.fromkeys(("same_share", "other_share", "milder_share", "wrong_share", "twice_share"), 0.1)
     config = small(faces, steps=3, part_px=(112, 96))
     config = replace(
         config,
         network=replace(config.network, frames=2),
-        neighbour=NeighbourConfig(shift_px=1.0, turn_deg=1.0, **none),
+        neighbour=NeighbourConfig(shift_px=1.0, turn_deg=1.0, bend_px=1.0, **none),
     )
     train(config, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["step"] == 3

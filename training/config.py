@@ -48,8 +48,10 @@ class NeighbourConfig(Struct, frozen=True, kw_only=True):
 
     shift_px: Annotated[float, Meta(ge=0, le=16)]
     turn_deg: Annotated[float, Meta(ge=0, le=45)]
+    bend_px: Annotated[float, Meta(ge=0, le=8)]
     same_share: Share
     other_share: Share
+    milder_share: Share
     wrong_share: Share
     twice_share: Share
 

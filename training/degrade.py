@@ -93,6 +93,7 @@ def _frame_before(
     cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
     theta = np.stack([np.stack([cos, -sin, shift[:, 0]], 1), np.stack([sin, cos, shift[:, 1]], 1)], 1)
     grid = F.affine_grid(torch.from_numpy(theta.astype(np.float32)), list(x.shape), align_corners=False)
+    grid = grid + _bends(rng, config.bend_px, x)
     before = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     wrong = np.flatnonzero(rng.random(count) < config.wrong_share)
     before[wrong] = before.roll(1, 0)[wrong]
@@ -100,6 +101,8 @@ def _frame_before(
     other = rng.random(count) < config.other_share
     kernels = np.where(same[:, None, None], drawn[:, 0], drawn[:, -1])
     kernels = np.where(other[:, None, None], np.roll(drawn[:, -1], 1, 0), kernels).astype(np.float32)
+    for i in np.flatnonzero(rng.random(count) < config.milder_share):
+        kernels[i] = _milder(kernels[i], rng.random())
     found = spoil(_smear(before, kernels, rng, degrade)[0][:, :3], rng, degrade)
     twice = np.flatnonzero(rng.random(count) < config.twice_share)
     found[twice] = blurry[twice]
@@ -187,6 +190,26 @@ def _changed(kernel: NDArray[np.float32], rng: np.random.Generator) -> NDArray[n
     matrix = cv2.getRotationMatrix2D((centre, centre), rng.uniform(-30, 30), rng.uniform(0.5, 1.15))
     changed = np.maximum(cv2.warpAffine(kernel, matrix, kernel.shape[::-1]), 0)
     return (changed / changed.sum()).astype(np.float32) if changed.sum() > 0.01 else kernel
+
+
+def _milder(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    """The same motion, `share` as far."""
+    import cv2
+
+    half = kernel.shape[0] // 2
+    reach = round(half * share)
+    milder = np.zeros_like(kernel)
+    inside = slice(half - reach, half + reach + 1)
+    milder[inside, inside] = cv2.resize(kernel, (2 * reach + 1,) * 2, interpolation=cv2.INTER_AREA)
+    return milder / milder.sum()
+
+
+def _bends(rng: np.random.Generator, most_px: float, x: Tensor) -> Tensor:
+    """Ways (N, H, W, 2), of half a side, by which parts of a face (N, C, H, W) move: it speaks and looks about."""
+    count, size = len(x), x.shape[-2:]
+    bends = rng.standard_normal((count, 2, 7, 6)) * rng.uniform(0, most_px / 2, (count, 1, 1, 1))
+    smooth = F.interpolate(torch.from_numpy(bends.astype(np.float32)), tuple(size), mode="bicubic")
+    return smooth.permute(0, 2, 3, 1) * 2 / torch.tensor(list(size[::-1]))
 
 
 def _ramps(rng: np.random.Generator, count: int, size: torch.Size) -> Tensor:

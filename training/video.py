@@ -22,6 +22,7 @@ from stream.faces.finder import Finder, open_finder
 from stream.faces.tracker import overlap
 from stream.find import FaceFinding
 from stream.frame import Face, Found, Frame, Packet, Track
+from stream.fuse import Fusion
 from stream.media.source import FileSource
 from stream.paste import mask, paste
 from stream.region import cut_crop
@@ -130,7 +131,8 @@ def run(
 
     finding = FaceFinding.for_engine(finder, settings.faces, engine, stats)
     mended = restore(noted(), engine, settings.restore, stats)
-    return tracks, [item for item in paste(mended, False, stats) if isinstance(item, Frame)]
+    whole = Fusion(settings.restore, stats).run(mended)
+    return tracks, [item for item in paste(whole, False, stats) if isinstance(item, Frame)]
 
 
 def compare_faces(figures: Figures, truth: list[tuple[Track, ...]], tracks: list[tuple[Track, ...]]) -> None:

@@ -12,6 +12,7 @@ from stream.config import RelaySettings
 from stream.faces.finder import Finder
 from stream.find import FaceFinding
 from stream.frame import Found, Frame, Mended, Packet, Patch
+from stream.fuse import Fusion
 from stream.lanes import Worker
 from stream.live.metrics import Metrics
 from stream.live.pause import Pause
@@ -52,6 +53,7 @@ class Road:
         self._finding_faults = Pause(5.0, 300.0, faults=3)
         self._restoring_faults = Pause(5.0, 300.0, faults=3)
         self.stats = Stats()
+        self._fusion = Fusion(settings.restore, self.stats)
         self.fault: Exception | None = None  # the first
 
     def find(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
@@ -114,7 +116,7 @@ class Road:
         patches: tuple[Patch, ...] = ()
         out = frame
         try:
-            for mended in restore([found], self._engine, self._settings.restore, stats):
+            for mended in self._fusion.run(restore([found], self._engine, self._settings.restore, stats)):
                 assert isinstance(mended, Mended)
                 patches = mended.patches
             if stats.engine_fault is not None:

@@ -61,12 +61,9 @@ def tile_side(min_size_px: int) -> int:
 class FaceFinding:
     """Frames in, frames with crops out."""
 
-    def __init__(self, finder: Finder, settings: FaceSettings, margin: int, stats: Stats, frames: int = 1) -> None:
-        """Crops have `margin` px of surroundings, and behind them the same face's of the frame before, if two `frames`
-        are wanted."""
+    def __init__(self, finder: Finder, settings: FaceSettings, margin: int, stats: Stats) -> None:
+        """Crops have `margin` px of surroundings."""
         self._finder, self._settings, self._margin, self._stats = finder, settings, margin, stats
-        self._frames = frames
-        self._before: dict[int, NDArray[np.uint8]] = {}  # track -> its crop in the frame before
         self._tracker = Tracker(settings.max_gap_frames)
         self._signature: NDArray[np.float32] | None = None
         self._last: Frame | None = None
@@ -81,7 +78,7 @@ class FaceFinding:
     def for_engine(cls, finder: Finder, settings: FaceSettings, engine: Engine, stats: Stats) -> Self:
         """Crops as `engine` wants them, found with its help where `second_look` is set."""
         seer = SecondLook(finder, engine) if settings.second_look else finder
-        return cls(seer, settings, engine.spec.margin, stats, engine.spec.frames)
+        return cls(seer, settings, engine.spec.margin, stats)
 
     def run(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
         """The stage: packets pass, order is kept. Faces are looked for in every `look_every`-th frame and in the first
@@ -148,7 +145,6 @@ class FaceFinding:
 
     def _crops(self, frame: Frame) -> tuple[Crop, ...]:
         crops = []
-        before, self._before = self._before, {}
         reasons = {track.id: self._why_not(track) for track in self._tracker.tracks}
         chosen = self._choose([track for track in self._tracker.tracks if reasons[track.id] is None])
         for track in self._tracker.tracks:
@@ -157,11 +153,7 @@ class FaceFinding:
                 self._stats.passed_over[why] += 1
                 continue
             matrix = align.similarity(track.landmarks)
-            image = cut_crop(frame, matrix, self._margin)
-            if self._frames == 2:  # a track's first frame stands twice
-                self._before[track.id] = image
-                image = np.concatenate([image, before.get(track.id, image)], 2)
-            crops.append(Crop(track, matrix, image))
+            crops.append(Crop(track, matrix, cut_crop(frame, matrix, self._margin)))
         return tuple(crops)
 
     def _why_not(self, track: Track) -> str | None:

@@ -89,11 +89,11 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A face cut out of a frame for the engine, with what it looked like in the frame before where that is wanted."""
+    """A face cut out of a frame for the engine."""
 
     track: Track
     matrix: NDArray[np.float64]  # (2, 3), frame px to crop px (without margin)
-    image: NDArray[np.uint8]  # (112 + 2 margin, 96 + 2 margin, 3 frames) RGB, the newest first
+    image: NDArray[np.uint8]  # (112 + 2 margin, 96 + 2 margin, 3) RGB
 
 
 class Motion(NamedTuple):
@@ -119,7 +119,7 @@ class Patch:
         """The crop as it came, without its margin, (112, 96, 3) RGB."""
         height, width = self.restored.shape[:2]
         top, left = (self.crop.image.shape[0] - height) // 2, (self.crop.image.shape[1] - width) // 2
-        return self.crop.image[top : top + height, left : left + width, :3]
+        return self.crop.image[top : top + height, left : left + width]
 
     def told(self) -> dict[str, Any]:
         """Track, points, motion and strength, rounded, for JSON."""

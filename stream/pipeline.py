@@ -20,7 +20,7 @@ from stream.media.sink import FileSink
 from stream.media.source import FileSource
 from stream.paste import paste
 from stream.progress import Progress, real_time
-from stream.restore import FAILED, restore
+from stream.restore import FAILED, Restoration
 from stream.signals import uninterrupted
 from stream.stats import Stats
 
@@ -58,7 +58,7 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
                     finding = FaceFinding.for_engine(finder, faces, engine, stats)
                     frames = lanes.run("read", source)
                     found = lanes.run("find", finding.run(frames))
-                    mended = lanes.run("restore", restore(found, engine, run, stats))
+                    mended = lanes.run("restore", Restoration(engine, run, stats).run(found))
                     whole = Fusion(run, stats).run(mended)
                     pasted = lanes.run("paste", paste(whole, job.compare, stats, job.debug))
                     for item in pasted:
@@ -116,7 +116,7 @@ def list_faces(
     stats = Stats()
     with FileSource(source) as opened, Lanes() as lanes:
         found = lanes.run("find", FaceFinding.for_engine(finder, settings.faces, engine, stats).run(opened))
-        for item in restore(found, engine, settings.restore, stats):
+        for item in Restoration(engine, settings.restore, stats).run(found):
             if isinstance(item, Mended):
                 frame = item.frame
                 yield {

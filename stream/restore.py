@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import Engine, EngineError, Restored
 from stream.config import EngineSettings
@@ -16,53 +17,71 @@ FAILED = "left as they were because the engine failed"
 LOOK_AHEAD = 8  # frames that wait for a batch to fill, at most
 
 
-def restore(
-    items: Iterable[Found | Packet], engine: Engine, settings: EngineSettings, stats: Stats
-) -> Iterator[Mended | Packet]:
-    """Fill batches across frames; packets and frames leave in the order in which they came.
+class Restoration:
+    """Frames with crops in, frames with restored patches out.
 
     A face that hardly moved is hardly changed, one that comes or goes fades. Where the engine fails, faces stay as they
     were and are counted.
     """
-    waiting: list[Found | Packet] = []
-    crops = frames = 0
-    for item in items:
-        waiting.append(item)
-        if isinstance(item, Found):
-            frames += 1
-            crops += len(item.crops)
-        if crops >= settings.batch or frames >= LOOK_AHEAD or not crops:
-            yield from _flush(waiting, engine, settings, stats)
-            waiting, crops, frames = [], 0, 0
-    yield from _flush(waiting, engine, settings, stats)
 
+    def __init__(self, engine: Engine, settings: EngineSettings, stats: Stats) -> None:
+        """An engine of two frames gets, behind each crop, the same face as it was shown in the frame before."""
+        self._engine, self._settings, self._stats = engine, settings, stats
+        self._shown: dict[int, NDArray[np.uint8]] = {}  # track -> (112, 96, 3), in the frame before
 
-def _flush(
-    waiting: list[Found | Packet], engine: Engine, settings: EngineSettings, stats: Stats
-) -> Iterator[Mended | Packet]:
-    crops = [crop for item in waiting if isinstance(item, Found) for crop in item.crops]
-    patches: list[Patch | None] = []
-    with stats.timed("restore"):
-        for start in range(0, len(crops), settings.batch):
-            part = crops[start : start + settings.batch]
-            try:
-                restored = engine.run(np.stack([crop.image for crop in part]))
-            except EngineError as error:
-                stats.passed_over[FAILED] += len(part)
-                stats.engine_fault = stats.engine_fault or str(error)
-                patches += [None] * len(part)
+    def run(self, items: Iterable[Found | Packet]) -> Iterator[Mended | Packet]:
+        """The stage: batches are filled across frames, where one need not know the one before; order is kept."""
+        waiting: list[Found | Packet] = []
+        crops = frames = 0
+        most = 1 if self._engine.spec.frames > 1 else LOOK_AHEAD
+        for item in items:
+            waiting.append(item)
+            if isinstance(item, Found):
+                frames += 1
+                crops += len(item.crops)
+            if crops >= self._settings.batch or frames >= most or not crops:
+                yield from self._flush(waiting)
+                waiting, crops, frames = [], 0, 0
+        yield from self._flush(waiting)
+
+    def _flush(self, waiting: list[Found | Packet]) -> Iterator[Mended | Packet]:
+        crops = [crop for item in waiting if isinstance(item, Found) for crop in item.crops]
+        patches: list[Patch | None] = []
+        stats = self._stats
+        with stats.timed("restore"):
+            for start in range(0, len(crops), self._settings.batch):
+                part = crops[start : start + self._settings.batch]
+                try:
+                    restored = self._engine.run(np.stack([self._seen(crop) for crop in part]))
+                except EngineError as error:
+                    stats.passed_over[FAILED] += len(part)
+                    stats.engine_fault = stats.engine_fault or str(error)
+                    patches += [None] * len(part)
+                else:
+                    patches += _patches(part, restored, self._settings)
+            if any(isinstance(item, Found) for item in waiting):
+                done = [patch for patch in patches if patch is not None]
+                self._shown = {p.crop.track.id: p.restored if p.strength > 0 else p.given for p in done}
+        ready = iter(patches)
+        for item in waiting:
+            if isinstance(item, Packet):
+                yield item
             else:
-                patches += _patches(part, restored, settings)
-    ready = iter(patches)
-    for item in waiting:
-        if isinstance(item, Packet):
-            yield item
-        else:
-            own = tuple(patch for patch in (next(ready) for _ in item.crops) if patch is not None)
-            stats.faces += len(own)
-            stats.faces_restored += sum(patch.strength > 0 for patch in own)
-            stats.frames_with_faces += bool(own)
-            yield Mended(item.frame, own)
+                own = tuple(patch for patch in (next(ready) for _ in item.crops) if patch is not None)
+                stats.faces += len(own)
+                stats.faces_restored += sum(patch.strength > 0 for patch in own)
+                stats.frames_with_faces += bool(own)
+                yield Mended(item.frame, own)
+
+    def _seen(self, crop: Crop) -> NDArray[np.uint8]:
+        """What the engine sees of a face, (112 + 2 margin, 96 + 2 margin, 3 frames): one new to it stands twice."""
+        if self._engine.spec.frames == 1:
+            return crop.image
+        before = crop.image.copy()
+        shown, margin = self._shown.get(crop.track.id), self._engine.spec.margin
+        if shown is not None:
+            before[margin : margin + shown.shape[0], margin : margin + shown.shape[1]] = shown
+        return np.concatenate([crop.image, before], 2)
 
 
 def _patches(crops: list[Crop], restored: Restored, settings: EngineSettings) -> Iterator[Patch]:

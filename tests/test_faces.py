@@ -2,7 +2,6 @@
 
 from contextlib import closing
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -75,17 +74,6 @@ def test_a_crop_with_margin_is_larger_on_every_side(clip, finder):
     assert wide[0].crops[0].image.shape == (144, 128, 3)
     inside = wide[0].crops[0].image[16:-16, 16:-16].astype(int)
     assert np.abs(inside - plain[0].crops[0].image).mean() < 1
-
-
-def test_a_crop_may_have_the_same_face_of_the_frame_before_behind_it(clip, finder):
-    stats = Stats()
-    settings = load_settings(None, {}).faces
-    with FileSource(clip("plain.mp4")) as source:
-        finding = FaceFinding(finder, settings, 16, stats, frames=2)
-        images = [f.crops[0].image for f in finding.run(source) if isinstance(f, Found)]
-    assert images[0].shape == (144, 128, 6)
-    assert np.array_equal(images[0][..., :3], images[0][..., 3:]), "a track's first frame stands twice"
-    assert all(np.array_equal(b[..., 3:], a[..., :3]) for a, b in pairwise(images))
 
 
 def test_two_faces_are_two_tracks(tmp_path, finder, photograph):

@@ -1,4 +1,4 @@
-"""What neighbouring frames show of a face is added up, moved with it, and left out where it is another."""
+"""What the frames around show of a face: the network sees the one before, and all are added up, moved with the face."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from msgspec.structs import replace as changed
 
+from engine import Engine, EngineError, ModelSpec, Restored
 from stream.config import load_settings
-from stream.frame import Color, Crop, Face, Frame, Mended, Motion, Packet, Patch, Track
+from stream.frame import Color, Crop, Face, Found, Frame, Mended, Motion, Packet, Patch, Track
 from stream.fuse import AHEAD, CHUNK, LONGEST, Fusion, Memory
+from stream.restore import Restoration
 from stream.stats import Stats
 from zoo import FACE
 
@@ -101,6 +103,50 @@ def test_a_closed_eye_and_another_face_are_not_mixed_in(face_at):
     other = cv2.flip(255 - face_at(0, 0), 1)
     fused = run([Mended(frame(0), (patch(other, 0.3),)), Mended(frame(1), (patch(now, 3.0),))], "past")[1]
     assert np.abs(fused.patches[0].restored.astype(int) - now).mean() < 3
+
+
+class Inverting(Engine):
+    """Sees two frames, inverts the first and says how far it moved: from the red of its first pixel; fails on blue."""
+
+    def __init__(self):
+        self.spec, self.about = ModelSpec("inverting", margin=16, frames=2, kernels=True), {"engine": "inverting"}
+        self.seen = []
+
+    def run(self, crops):
+        self.seen += list(crops)
+        if (crops[:, 0, 0, 2] > 200).any():
+            raise EngineError("no blue")
+        kernels = np.zeros((len(crops), 33, 33), np.float32)
+        for kernel, crop in zip(kernels, crops, strict=True):
+            kernel[16, 16 - crop[0, 0, 0] : 17 + crop[0, 0, 0]] = 1 / (1 + 2 * crop[0, 0, 0])
+        return Restored(255 - crops[:, 16:-16, 16:-16, :3], kernels)
+
+    def close(self):
+        pass
+
+
+def test_a_network_of_two_frames_sees_the_one_before_as_it_was_shown():
+    def crop(grey, far, track=1, blue=0):
+        image = np.full((144, 128, 3), grey, np.uint8)
+        image[0, 0] = far, 0, blue
+        return replace(patch(image, 0.0, track=track).crop, image=image)
+
+    frames = [
+        (crop(10, 9), crop(90, 9, track=2)),
+        (crop(20, 0),),  # sharp: it is shown as it came
+        (crop(30, 9), crop(100, 9, track=2)),
+        (crop(40, 9, blue=255),),  # the engine fails
+        (crop(50, 9),),
+    ]
+    engine, stats = Inverting(), Stats()
+    items = [item for i, crops in enumerate(frames) for item in (Found(frame(i), crops), PACKET)]
+    done = list(Restoration(engine, SETTINGS, stats).run(items))
+    assert [getattr(i, "frame", i) for i in done] == [getattr(i, "frame", i) for i in items]
+    behind = [int(image[72, 64, 3]) for image in engine.seen]
+    assert [int(image[72, 64, 0]) for image in engine.seen] == [10, 90, 20, 30, 100, 40, 50]
+    assert behind == [10, 90, 255 - 10, 20, 100, 255 - 30, 50], "new ones, and those that were lost, stand twice"
+    assert all((image[:16, 1:, 3] == image[:16, 1:, 0]).all() for image in engine.seen), "around it, what is there now"
+    assert stats.engine_fault == "no blue" and done[6].patches == ()
 
 
 def test_tracks_are_kept_apart_and_forgotten(face_at):

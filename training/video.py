@@ -26,7 +26,7 @@ from stream.fuse import Fusion
 from stream.media.source import FileSource
 from stream.paste import mask, paste
 from stream.region import cut_crop
-from stream.restore import restore
+from stream.restore import Restoration
 from stream.stats import Stats
 from training.clips import KINDS
 from training.recogniser import Recogniser
@@ -130,7 +130,7 @@ def run(
             yield found
 
     finding = FaceFinding.for_engine(finder, settings.faces, engine, stats)
-    mended = restore(noted(), engine, settings.restore, stats)
+    mended = Restoration(engine, settings.restore, stats).run(noted())
     whole = Fusion(settings.restore, stats).run(mended)
     return tracks, [item for item in paste(whole, False, stats) if isinstance(item, Frame)]
 

@@ -17,7 +17,7 @@ from stream.lanes import Worker
 from stream.live.metrics import Metrics
 from stream.live.pause import Pause
 from stream.paste import paste_patches
-from stream.restore import restore
+from stream.restore import Restoration
 from stream.stats import Stats
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class Road:
         self._finding_faults = Pause(5.0, 300.0, faults=3)
         self._restoring_faults = Pause(5.0, 300.0, faults=3)
         self.stats = Stats()
+        self._restoration = Restoration(engine, settings.restore, self.stats)
         self._fusion = Fusion(settings.restore, self.stats)
         self.fault: Exception | None = None  # the first
 
@@ -112,15 +113,15 @@ class Road:
         if not found.crops or self._passes_on(frame, self._restoring_faults, 0.7):
             return Relayed(frame, frame, ())
         began = time.monotonic()
-        stats = Stats()
         patches: tuple[Patch, ...] = ()
         out = frame
         try:
-            for mended in self._fusion.run(restore([found], self._engine, self._settings.restore, stats)):
+            for mended in self._fusion.run(self._restoration.run([found])):
                 assert isinstance(mended, Mended)
                 patches = mended.patches
-            if stats.engine_fault is not None:
-                raise EngineError(stats.engine_fault)
+            fault, self.stats.engine_fault = self.stats.engine_fault, None
+            if fault is not None:
+                raise EngineError(fault)
             out = paste_patches(frame, patches)
             self._restoring_faults.success()
         except Exception as error:  # whatever it is, the picture goes on

@@ -108,7 +108,6 @@ def test_averaged_frames_leave_a_few_spots():
     )
     assert (spots > 0).sum((1, 2)).max() <= 5 * 4, "each between four pixels"
     assert np.median((line > 0).sum((1, 2))) > 30
-    assert spots[:, 16, 16].min() > 0.199, "the middle frame of at most five is the sharp picture"
     assert np.allclose(spots.sum((1, 2)), 1, atol=1e-5)
 
 

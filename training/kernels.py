@@ -59,17 +59,16 @@ def uneven(rng: np.random.Generator, path: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def rasterise(path: NDArray[np.float64], side_px: int, exposures: int = 0) -> NDArray[np.float32]:
-    """A path (T, 2) in pixels, evenly spaced in time, as a kernel (side, side) of sum 1.
+    """A path (T, 2) in pixels, evenly spaced in time, as a kernel (side, side): sum 1, centre of mass in the middle.
 
-    The light falls all along it, and its centre of mass is in the middle; or it falls at as many moments as there are
-    `exposures`, and the middle one is there: the sharp picture of averaged frames is their middle frame.
-    A path that would reach past the rim from there is made smaller.
+    The light falls all along it, or at as many moments as there are `exposures`. A path that would reach past the rim,
+    as one that dwells at an end, is made smaller.
     """
     steps = np.linspace(0, len(path) - 1, exposures or (len(path) - 1) * FINE + 1)
     low = np.minimum(steps.astype(int), len(path) - 2)
     share = (steps - low)[:, None]
     points = path[low] * (1 - share) + path[low + 1] * share
-    points = points - (points[exposures // 2] if exposures else points.mean(0))
+    points = points - points.mean(0)
     reach = max(np.abs(points).max(), 1e-9)
     points = points * min(1.0, (side_px / 2 - 1.5) / reach) + (side_px - 1) / 2
     corner = np.floor(points).astype(int)
@@ -91,7 +90,7 @@ def draw_kernels(rng: np.random.Generator, count: int, config: KernelConfig) -> 
 def draw_sequences(rng: np.random.Generator, count: int, frames: int, config: KernelConfig) -> NDArray[np.float32]:
     """`count` times the kernels of as many successive frames, the newest first, (count, frames, side, side).
 
-    They are parts of one path; the newest has the size that was drawn, each has its own middle (`rasterise`).
+    They are parts of one path; the newest has the size that was drawn, each has its centre of mass in its own middle.
     """
     kernels = np.empty((count, frames, config.side_px, config.side_px), np.float32)
     for i in range(count):

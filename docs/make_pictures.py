@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 from scipy.ndimage import convolve
@@ -23,7 +24,7 @@ from engine import open_engine
 from stream.faces.align import similarity, warp
 from stream.settings import shipped
 from training.config import load_config
-from training.kernels import draw_kernels, rasterise
+from training.kernels import draw_kernels, rasterise, sample_paths
 from training.protocol import KERNELS, MARGIN, blurred, cut, load_kernels
 
 HERE = Path(__file__).parent
@@ -56,6 +57,39 @@ def before_and_after() -> np.ndarray:
             blurry = shaken(sharp, length, turn)
             columns.append(np.vstack([blurry[PART], restored(blurry, Path(name))[PART]]))
     return np.hstack(columns)
+
+
+def neighbours() -> np.ndarray:
+    """Five frames of a shaken clip of a photograph: as smeared, each restored by itself, and with its neighbours."""
+    sharp, rng, count = data.astronaut(), np.random.default_rng(5), 24
+    clip = []
+    for i in range(count):
+        path = sample_paths(rng, 1, 60)[0]
+        extent = 22 * 0.5 * (1 - np.cos(2 * np.pi * i / (count - 1)))
+        kernel = rasterise(path * extent / np.ptp(path, axis=0).max() + 1e-3 * np.arange(60)[:, None], 33)
+        moved = np.roll(sharp, (i - count // 2, count // 2 - i), (0, 1))
+        clip.append(np.dstack([np.rint(convolve(moved[..., c].astype(float), kernel)) for c in range(3)]))
+    shown = range(8, 17, 2)
+    rows = [
+        np.hstack([np.roll(clip[i].astype(np.uint8), (count // 2 - i, i - count // 2), (0, 1))[PART] for i in shown])
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with av.open(folder / "in.mkv", "w") as file:
+            stream = file.add_stream("ffv1", 25, width=512, height=512, pix_fmt="bgr0")
+            for picture in clip:
+                file.mux(
+                    stream.encode(av.VideoFrame.from_ndarray(picture.astype(np.uint8), "rgb24").reformat(format="bgr0"))
+                )
+            file.mux(stream.encode(None))
+        for fuse in ("none", "both"):
+            (folder / "my.toml").write_text(f'[restore]\nfuse = "{fuse}"\n[encoder]\nname = "ffv1"\n')
+            command = [sys.executable, "-m", "stream", "restore", "in.mkv", "-o", "out.mkv", "--config", "my.toml"]
+            subprocess.run([*command, "--overwrite", "-q"], cwd=folder, check=True)
+            with av.open(folder / "out.mkv") as file:
+                done = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+            rows.append(np.hstack([np.roll(done[i], (count // 2 - i, i - count // 2), (0, 1))[PART] for i in shown]))
+    return np.vstack(rows)
 
 
 def drawn(kernel: np.ndarray, side: int = 96) -> np.ndarray:
@@ -104,6 +138,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="a run's log.jsonl: makes learning-curve.png")
     given = parser.parse_args()
     Image.fromarray(before_and_after()).save(HERE / "before-after.png")
+    Image.fromarray(neighbours()).save(HERE / "neighbours.jpg", quality=90)
     Image.fromarray(kernel_samples()).save(HERE / "kernel-samples.png")
     if given.kernels is not None:
         Image.fromarray(benchmark_kernels(given.kernels)).save(HERE / "eight-kernels.png")

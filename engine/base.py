@@ -28,7 +28,9 @@ class ModelSpec:
 
     name: str
     margin: int = 0  # px of real surroundings on each side of an input crop
-    frames: int = 1  # that the model sees of a face: this one, and behind it in the channels the one before, as shown
+    frames: int = (
+        1  # that the model sees of a face: this one, and behind it in the channels the one before, as restored
+    )
     kernels: bool = False  # whether it also returns the motion kernels that it found
     version: str = ""
     macs: int = 0  # multiply-accumulates a face; 0 where the file does not say

@@ -61,10 +61,12 @@ def tile_side(min_size_px: int) -> int:
 class FaceFinding:
     """Frames in, frames with crops out."""
 
-    def __init__(self, finder: Finder, settings: FaceSettings, margin: int, stats: Stats) -> None:
-        """Crops have `margin` px of surroundings."""
+    def __init__(
+        self, finder: Finder, settings: FaceSettings, margin: int, stats: Stats, ids: Iterator[int] | None = None
+    ) -> None:
+        """Crops have `margin` px of surroundings. For `ids` see `Tracker`."""
         self._finder, self._settings, self._margin, self._stats = finder, settings, margin, stats
-        self._tracker = Tracker(settings.max_gap_frames)
+        self._tracker = Tracker(settings.max_gap_frames, ids)
         self._signature: NDArray[np.float32] | None = None
         self._last: Frame | None = None
         self._time: Fraction | None = None
@@ -75,10 +77,12 @@ class FaceFinding:
         self._ignored = [tuple(int(number) for number in part.split(",")) for part in settings.ignore]
 
     @classmethod
-    def for_engine(cls, finder: Finder, settings: FaceSettings, engine: Engine, stats: Stats) -> Self:
+    def for_engine(
+        cls, finder: Finder, settings: FaceSettings, engine: Engine, stats: Stats, ids: Iterator[int] | None = None
+    ) -> Self:
         """Crops as `engine` wants them, found with its help where `second_look` is set."""
         seer = SecondLook(finder, engine) if settings.second_look else finder
-        return cls(seer, settings, engine.spec.margin, stats)
+        return cls(seer, settings, engine.spec.margin, stats, ids)
 
     def run(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
         """The stage: packets pass, order is kept. Faces are looked for in every `look_every`-th frame and in the first

@@ -2,7 +2,8 @@
 another kept. It steadies the restored face, and carries what a sharp frame shows into the smeared ones beside it.
 
 Each picture counts by its certainty, the inverse of the squared error that is expected of it. A neighbour's is moved
-onto this frame's, loses certainty with every frame, and counts only where both agree in what motion leaves alone.
+onto this frame's, loses certainty with every frame, and counts only where it would look as this frame does, had it been
+smeared by this frame's motion.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from stream.config import EngineSettings
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
-from stream.frame import Mended, Packet, Patch
+from stream.frame import Frame, Mended, Packet, Patch
 from stream.motion import need
 from stream.stats import Stats
 
@@ -27,9 +28,8 @@ SHARP, SMEARED = (
     4.0,
 )  # expected squared error, of 255: of a sharp face, and what the square of its spread in px adds
 OLD = 2.0  # and what every frame between two adds
-ALIKE_PX = 2.5  # sigma of the low-pass in which neighbours must agree,
-ALIKE, UNSURE = 2.0, 2.0  # by this much, of 255, and by how much less for a spread of 1 px
-LONGEST = 5  # frames without a face after which what was seen of it is forgotten
+ALIKE, ALIKE_PX = 7.0, 2.0  # RMS, of 255, over about so many px, by which a neighbour may differ once it is smeared too
+LONGEST_S = 0.5  # seconds without a face after which what was seen of it is forgotten
 GRID = 6  # px between the points whose flow says how a face moved
 
 Picture = NDArray[np.float32]
@@ -57,13 +57,18 @@ class Fusion:
             return
         chunk, ahead = (CHUNK, AHEAD) if self._settings.fuse == "both" else (1, 0)
         waiting: list[Mended | Packet] = []
+        frames: list[int] = []  # where among the waiting there is one
         for item in items:
+            if isinstance(item, Packet) and not waiting:
+                yield item
+                continue
             waiting.append(item)
-            frames = [at for at, one in enumerate(waiting) if isinstance(one, Mended)]
-            if not frames or len(frames) == chunk + ahead:
-                cut = frames[chunk - 1] + 1 if frames else len(waiting)
+            if isinstance(item, Mended):
+                frames.append(len(waiting) - 1)
+            if len(frames) == chunk + ahead:
+                cut = frames[chunk - 1] + 1
                 yield from self._fused(waiting, cut)
-                waiting = waiting[cut:]
+                waiting, frames = waiting[cut:], [at - cut for at in frames[chunk:]]
         yield from self._fused(waiting, len(waiting))
 
     def _fused(self, items: list[Mended | Packet], count: int) -> list[Mended | Packet]:
@@ -85,18 +90,17 @@ class Memory:
 
         self._still_px = still_px
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # one a thread
-        self._seen: dict[int, tuple[int, Seen]] = {}  # track -> frame, and what is known since
+        self._seen: dict[int, tuple[Frame, Seen]] = {}  # track -> what is known, since which frame
 
     def see(self, item: Mended | Packet) -> list[Seen | None]:
         """What the frames before tell of each of this one's faces, in its own crop, where that can help; then this
         frame counts as well."""
         if isinstance(item, Packet):
             return []
-        at = item.frame.index
-        self._seen = {track: seen for track, seen in self._seen.items() if abs(at - seen[0]) <= LONGEST}
-        return [self._look(patch, at) for patch in item.patches]
+        self._seen = {k: seen for k, seen in self._seen.items() if apart_s(item.frame, seen[0]) <= LONGEST_S}
+        return [self._look(patch, item.frame) for patch in item.patches]
 
-    def _look(self, patch: Patch, at: int) -> Seen | None:
+    def _look(self, patch: Patch, frame: Frame) -> Seen | None:
         if patch.motion is None:
             return None
         told: Seen | None = None
@@ -104,11 +108,18 @@ class Memory:
         if need(patch.motion, self._still_px) == 0:
             now = now._replace(picture=patch.given.astype(np.float32))
         elif (before := self._seen.get(patch.crop.track.id)) is not None:
-            older = before[1].certainty / (1 + before[1].certainty * np.float32(OLD * abs(at - before[0])))
-            told = onto(now, before[1]._replace(certainty=older), self._flow, ALIKE + UNSURE * patch.motion.spread_px)
+            age = np.float32(OLD * abs(frame.index - before[0].index))
+            older = before[1].certainty / (1 + before[1].certainty * age)
+            told = onto(patch, before[1]._replace(certainty=older), self._flow)
             now = added(now, told)
-        self._seen[patch.crop.track.id] = at, now
+        if patch.crop.track.lost == 0:  # what stands where a face is only guessed to be is not remembered
+            self._seen[patch.crop.track.id] = frame, now
         return told
+
+
+def apart_s(a: Frame, b: Frame) -> float:
+    """Seconds between two frames."""
+    return abs(float(a.pts * a.time_base - b.pts * b.time_base))
 
 
 def own(patch: Patch) -> Seen:
@@ -139,26 +150,29 @@ def fused(item: Mended | Packet, earlier: list[Seen | None], later: list[Seen | 
     return Mended(item.frame, tuple(patches))
 
 
-def onto(now: Seen, before: Seen, flow: Any, alike: float) -> Seen:
-    """What was seen before, moved, turned and scaled as the face is now, and less certain where the two do not agree:
-    where it is `alike` away, of 255, in the mean over a few px, a third is left."""
+def onto(patch: Patch, before: Seen, flow: Any) -> Seen:
+    """What was seen before, moved, turned and scaled as the face is now, and less certain where the frame denies it:
+    smeared by the frame's own motion it has to look as the frame does. Where it is ALIKE off, a third is left."""
     import cv2
 
-    x, y = _moved(now.picture, before.picture, flow)
-    picture = cv2.remap(before.picture, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    assert patch.kernel is not None
+    x, y = _moved(_grey(patch.restored), _grey(before.picture), flow)
+    picture = cv2.remap(before.picture, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).clip(0, 255)
     certainty = cv2.remap(before.certainty, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    apart = np.abs(cv2.GaussianBlur(picture - now.picture, (0, 0), ALIKE_PX)).mean(2)
-    return Seen(picture, (certainty * np.exp(-((apart / np.float32(alike)) ** 2)))[..., None])
+    smeared = cv2.filter2D(_grey(picture), -1, cv2.flip(patch.kernel, -1), borderType=cv2.BORDER_REPLICATE)
+    off = cv2.GaussianBlur(np.square(smeared - _grey(patch.given)), (0, 0), ALIKE_PX)
+    return Seen(picture, (certainty * np.exp(-off / np.float32(ALIKE**2)))[..., None])
+
+
+def _grey(picture: NDArray[np.uint8] | Picture) -> Picture:
+    return picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def _moved(now: Picture, before: Picture, flow: Any) -> tuple[Picture, Picture]:
-    """Where each pixel of now was before, by the motion of most of the face: columns and rows, (112, 96) each."""
+    """Where each pixel of now was before, by the motion of most of the face: columns and rows, all (112, 96)."""
     import cv2
 
-    a, b = (
-        np.clip(picture @ np.array([0.299, 0.587, 0.114], np.float32) + 0.5, 0, 255).astype(np.uint8)
-        for picture in (now, before)
-    )
+    a, b = (np.clip(picture + 0.5, 0, 255).astype(np.uint8) for picture in (now, before))
     inside = (slice(8, -8, GRID), slice(8, -8, GRID))
     rows, columns = np.indices((CROP_HEIGHT, CROP_WIDTH), np.float32)
     here = np.stack([columns, rows], -1)

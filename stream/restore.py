@@ -25,9 +25,10 @@ class Restoration:
     """
 
     def __init__(self, engine: Engine, settings: EngineSettings, stats: Stats) -> None:
-        """An engine of two frames gets, behind each crop, the same face as it was shown in the frame before."""
+        """An engine of two frames gets, behind each crop, the same face as it was restored in the frame before."""
         self._engine, self._settings, self._stats = engine, settings, stats
-        self._shown: dict[int, NDArray[np.uint8]] = {}  # track -> (112, 96, 3), in the frame before
+        self._last = -1  # frame, and its faces:
+        self._before: dict[int, NDArray[np.uint8]] = {}  # track -> (112, 96, 3), as it came where it was sharp
 
     def run(self, items: Iterable[Found | Packet]) -> Iterator[Mended | Packet]:
         """The stage: batches are filled across frames, where one need not know the one before; order is kept."""
@@ -45,7 +46,10 @@ class Restoration:
         yield from self._flush(waiting)
 
     def _flush(self, waiting: list[Found | Packet]) -> Iterator[Mended | Packet]:
+        frames = [item.frame.index for item in waiting if isinstance(item, Found)]
         crops = [crop for item in waiting if isinstance(item, Found) for crop in item.crops]
+        if frames and frames[0] != self._last + 1:
+            self._before = {}
         patches: list[Patch | None] = []
         stats = self._stats
         with stats.timed("restore"):
@@ -59,9 +63,10 @@ class Restoration:
                     patches += [None] * len(part)
                 else:
                     patches += _patches(part, restored, self._settings)
-            if any(isinstance(item, Found) for item in waiting):
+            if frames:
                 done = [patch for patch in patches if patch is not None]
-                self._shown = {p.crop.track.id: p.restored if p.strength > 0 else p.given for p in done}
+                self._before = {p.crop.track.id: p.restored if p.strength > 0 else p.given for p in done}
+                self._last = frames[-1]
         ready = iter(patches)
         for item in waiting:
             if isinstance(item, Packet):
@@ -77,11 +82,11 @@ class Restoration:
         """What the engine sees of a face, (112 + 2 margin, 96 + 2 margin, 3 frames): one new to it stands twice."""
         if self._engine.spec.frames == 1:
             return crop.image
-        before = crop.image.copy()
-        shown, margin = self._shown.get(crop.track.id), self._engine.spec.margin
-        if shown is not None:
-            before[margin : margin + shown.shape[0], margin : margin + shown.shape[1]] = shown
-        return np.concatenate([crop.image, before], 2)
+        behind = crop.image.copy()
+        before, margin = self._before.get(crop.track.id), self._engine.spec.margin
+        if before is not None:
+            behind[margin : margin + before.shape[0], margin : margin + before.shape[1]] = before
+        return np.concatenate([crop.image, behind], 2)
 
 
 def _patches(crops: list[Crop], restored: Restored, settings: EngineSettings) -> Iterator[Patch]:

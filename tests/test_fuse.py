@@ -10,8 +10,9 @@ from msgspec.structs import replace as changed
 
 from engine import Engine, EngineError, ModelSpec, Restored
 from stream.config import load_settings
-from stream.frame import Color, Crop, Face, Found, Frame, Mended, Motion, Packet, Patch, Track
-from stream.fuse import AHEAD, CHUNK, LONGEST, Fusion, Memory
+from stream.frame import Color, Crop, Face, Found, Frame, Mended, Packet, Patch, Track
+from stream.fuse import AHEAD, CHUNK, LONGEST_S, Fusion, Memory
+from stream.motion import motion_of, need
 from stream.restore import Restoration
 from stream.stats import Stats
 from zoo import FACE
@@ -25,10 +26,22 @@ def frame(index):
     return Frame(index, index, 1, Fraction(1, 25), (np.zeros((4, 4), np.uint8),), COLOR)
 
 
-def patch(restored, spread_px, given=None, track=1):
+def patch(restored, kernel, given=None, track=1, lost=0):
+    """A face that `kernel` smeared, `given`, as it was restored."""
     face = Face(np.array([0.0, 0, 96, 112]), np.zeros((5, 2)), 1.0)
-    crop = Crop(Track(track, face, face.landmarks, 0, 0), np.eye(2, 3), restored if given is None else given)
-    return Patch(crop, restored, float(spread_px > 0.5), motion=Motion(spread_px, spread_px, 0.0))
+    crop = Crop(Track(track, face, face.landmarks, 0, lost), np.eye(2, 3), restored if given is None else given)
+    motion = motion_of(kernel, crop.matrix)
+    return Patch(crop, restored, need(motion, SETTINGS.still_px), kernel, motion)
+
+
+def line(px, across=True):
+    """The kernel of a straight motion."""
+    kernel = np.zeros((33, 33), np.float32)
+    kernel[(16, slice(16 - px // 2, 17 + px // 2)) if across else (slice(16 - px // 2, 17 + px // 2), 16)] = 1 / px
+    return kernel
+
+
+SHARP = line(1)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +64,14 @@ def photograph_module():
     return data.astronaut()
 
 
-def smeared(picture, px, across):
-    kernel = np.zeros((px, px), np.float32)
-    kernel[(px // 2, slice(None)) if across else (slice(None), px // 2)] = 1 / px
+def smeared(picture, kernel):
     return cv2.filter2D(picture, -1, kernel)
+
+
+def restored_somewhat(picture, px, across=True, **more):
+    """A patch of a face that moved by `px`, a third of which is left after restoring."""
+    kernel, left = line(px, across), line(px // 3 // 2 * 2 + 1, across)
+    return patch(smeared(picture, left), kernel, smeared(picture, kernel), **more)
 
 
 def run(items, fuse):
@@ -69,40 +86,44 @@ def error(a, b):
 def test_a_smeared_face_gets_what_its_neighbours_show(face_at):
     ways = [(0, 0), (1.5, -1), (3, 0.5), (2, 2), (0, 1), (-1, 2.5)]
     true = [face_at(*way) for way in ways]
-    spread = [0.3, 3.0, 3.0, 3.0, 3.0, 0.3]  # sharp, smeared this way and that, and sharp again
-    made = [t if s < 1 else smeared(t, 9, i % 2 == 0) for i, (t, s) in enumerate(zip(true, spread, strict=True))]
-    items = [Mended(frame(i), (patch(m, s),)) for i, (m, s) in enumerate(zip(made, spread, strict=True))]
+    sharp = (0, 5)  # between them, smeared this way and that
+    items = [
+        Mended(frame(i), (patch(t, SHARP) if i in sharp else restored_somewhat(t, 17, i % 2 == 0),))
+        for i, t in enumerate(true)
+    ]
     alone, past, both = ([item.patches[0].restored for item in run(items, fuse)] for fuse in ("none", "past", "both"))
-    assert all(np.array_equal(a, m) for a, m in zip(alone, made, strict=True))
     for i in range(1, 5):
-        assert error(past[i], true[i]) < 0.85 * error(made[i], true[i])
-        assert error(both[i], true[i]) < 0.85 * error(made[i], true[i])
-    assert error(both[4], true[4]) < 0.9 * error(past[4], true[4]), "the sharp frame behind counts as well"
-    assert all(np.array_equal(p[i], made[i]) for p in (past, both) for i in (0, 5)), "a sharp face stays as it is"
+        assert error(past[i], true[i]) < 0.7 * error(alone[i], true[i])
+        assert error(both[i], true[i]) < 0.7 * error(alone[i], true[i])
+    assert error(both[4], true[4]) < 0.95 * error(past[4], true[4]), "the sharp frame behind counts as well"
+    assert all(np.array_equal(p[i], true[i]) for p in (alone, past, both) for i in sharp), "it stays as it is"
 
 
 def test_what_was_sharp_is_remembered_as_it_came_not_as_the_network_made_it(face_at):
-    true, spoiled = face_at(0, 0), smeared(face_at(0, 0), 9, True)
-    items = [
-        Mended(frame(0), (patch(spoiled, 0.3, given=true),)),
-        Mended(frame(1), (patch(smeared(true, 9, False), 3.0),)),
-    ]
-    kept = run(items, "past")[1].patches[0].restored
-    assert error(kept, true) < 0.5 * error(spoiled, true)
+    true, spoiled = face_at(0, 0), smeared(face_at(0, 0), line(9))
+    items = [Mended(frame(0), (patch(spoiled, SHARP, given=true),)), Mended(frame(1), (restored_somewhat(true, 17),))]
+    assert error(run(items, "past")[1].patches[0].restored, true) < 0.5 * error(spoiled, true)
 
 
-def test_a_closed_eye_and_another_face_are_not_mixed_in(face_at):
-    shut = face_at(0, 0).copy()
-    eye = (slice(44, 60), slice(20, 42))
+@pytest.mark.parametrize(("contrast", "px"), [(1.0, 11), (1.0, 25), (0.3, 11), (0.3, 25)])
+def test_an_eye_that_has_closed_since_stays_closed(face_at, contrast, px):
+    eye, middle = (slice(44, 60), slice(20, 42)), (slice(48, 56), slice(24, 38))
+    shut, opened = face_at(0, 0).copy(), face_at(0, 0).copy()
     shut[eye] = shut[60:76, 20:42]  # cheek where the eye was
-    now = smeared(shut, 5, True)
-    before = patch(face_at(0, 0), 0.3)
-    fused = run([Mended(frame(0), (before,)), Mended(frame(1), (patch(now, 1.6),))], "past")[1].patches[0].restored
-    middle = (slice(48, 56), slice(26, 36))
-    assert np.abs(fused[middle].astype(int) - now[middle]).mean() < 3
-    other = cv2.flip(255 - face_at(0, 0), 1)
-    fused = run([Mended(frame(0), (patch(other, 0.3),)), Mended(frame(1), (patch(now, 3.0),))], "past")[1]
-    assert np.abs(fused.patches[0].restored.astype(int) - now).mean() < 3
+    opened[eye] = shut[eye] + contrast * (opened[eye].astype(float) - shut[eye])
+    now = restored_somewhat(shut, px)
+    items = [Mended(frame(0), (patch(opened, SHARP),)), Mended(frame(1), (now,))]
+    change = run(items, "past")[1].patches[0].restored[middle].astype(float) - now.restored[middle]
+    toward = opened[middle].astype(float) - now.restored[middle]
+    assert (change * toward).sum() / np.square(toward).sum() < 0.1, "the share of the open eye in it"
+
+
+def test_another_face_is_hardly_mixed_in(face_at):
+    now = restored_somewhat(face_at(0, 0), 11)
+    for other in (255 - face_at(0, 0), face_at(0, 0)[:, ::-1]):
+        items = [Mended(frame(0), (patch(other, SHARP),)), Mended(frame(1), (now,))]
+        mixed = run(items, "past")[1].patches[0].restored
+        assert error(mixed, now.restored) < 0.25 * error(other, now.restored)
 
 
 class Inverting(Engine):
@@ -125,15 +146,15 @@ class Inverting(Engine):
         pass
 
 
-def test_a_network_of_two_frames_sees_the_one_before_as_it_was_shown():
+def test_a_network_of_two_frames_sees_the_one_before_as_it_was_restored():
     def crop(grey, far, track=1, blue=0):
         image = np.full((144, 128, 3), grey, np.uint8)
         image[0, 0] = far, 0, blue
-        return replace(patch(image, 0.0, track=track).crop, image=image)
+        return replace(patch(image, SHARP, track=track).crop, image=image)
 
     frames = [
         (crop(10, 9), crop(90, 9, track=2)),
-        (crop(20, 0),),  # sharp: it is shown as it came
+        (crop(20, 0),),  # sharp: it is kept as it came
         (crop(30, 9), crop(100, 9, track=2)),
         (crop(40, 9, blue=255),),  # the engine fails
         (crop(50, 9),),
@@ -149,21 +170,46 @@ def test_a_network_of_two_frames_sees_the_one_before_as_it_was_shown():
     assert stats.engine_fault == "no blue" and done[6].patches == ()
 
 
-def test_tracks_are_kept_apart_and_forgotten(face_at):
-    a, b = face_at(0, 0), smeared(face_at(0, 0), 9, True)
-    there = Mended(frame(0), (patch(a, 0.3, track=1),))
-    other = Mended(frame(1), (patch(b, 3.0, track=2),))
-    late = Mended(frame(LONGEST + 1), (patch(b, 3.0, track=1),))
-    assert np.array_equal(run([there, other], "both")[1].patches[0].restored, b)
-    assert np.array_equal(run([there, late], "past")[1].patches[0].restored, b)
+def test_a_frame_that_is_not_the_one_before_is_none(face_at):
+    engine = Inverting()
+    restoration = Restoration(engine, SETTINGS, Stats())
+    image = np.full((144, 128, 3), 9, np.uint8)
+    crop = replace(patch(image, SHARP).crop, image=image)
+    for index in (0, 1, 900):
+        list(restoration.run([Found(frame(index), (crop,))]))
+    assert [int(image[72, 64, 3]) for image in engine.seen] == [9, 246, 9]
+
+
+@pytest.mark.parametrize("fuse", ["past", "both"])
+def test_tracks_are_kept_apart_and_forgotten(face_at, fuse):
+    sharp, now = patch(face_at(0, 0), SHARP), restored_somewhat(face_at(0, 0), 17)
+    late = round(LONGEST_S * 25) + 1
+    other = replace(now, crop=replace(now.crop, track=replace(now.crop.track, id=2)))
+    for before, after, then in ((sharp, other, 1), (sharp, now, late), (now, sharp, late)):
+        done = run([Mended(frame(0), (before,)), Mended(frame(then), (after,))], fuse)
+        assert done[0].patches[0] is before and done[1].patches[0] is after
     memory = Memory(0.5)
     for i in range(100):
-        memory.see(Mended(frame(i), (patch(a, 0.3, track=i),)))
-    assert len(memory._seen) == LONGEST + 1
+        memory.see(Mended(frame(i), (patch(face_at(0, 0), SHARP, track=i),)))
+    assert len(memory._seen) == late
+
+
+def test_what_stands_where_a_face_is_only_guessed_to_be_is_not_remembered(face_at):
+    wall = patch(np.full((112, 96, 3), 128, np.uint8), SHARP, lost=1)
+    now = restored_somewhat(face_at(0, 0), 17)
+    with_wall, without = (
+        run(
+            [Mended(frame(0), (patch(face_at(0, 0), SHARP),)), Mended(frame(1), middle), Mended(frame(2), (now,))],
+            "past",
+        )
+        for middle in ((wall,), ())
+    )
+    assert np.array_equal(with_wall[2].patches[0].restored, without[2].patches[0].restored)
+    assert not np.array_equal(without[2].patches[0].restored, now.restored)
 
 
 def test_a_model_that_does_not_tell_the_motion_is_left_alone(face_at):
-    silent = replace(patch(face_at(0, 0), 3.0), motion=None)
+    silent = replace(patch(face_at(0, 0), SHARP), motion=None, kernel=None)
     items = [Mended(frame(i), (silent,)) for i in range(3)]
     assert all(item.patches[0] is silent for item in run(items, "both"))
 
@@ -171,10 +217,10 @@ def test_a_model_that_does_not_tell_the_motion_is_left_alone(face_at):
 @pytest.mark.parametrize(("fuse", "most"), [("none", 1), ("past", 1), ("both", CHUNK + AHEAD)])
 @pytest.mark.parametrize("count", [0, 1, AHEAD, CHUNK, CHUNK + AHEAD, 3 * CHUNK + 1])
 def test_order_is_kept_and_few_frames_wait(fuse, most, count, face_at):
-    picture = face_at(0, 0)
+    now = restored_somewhat(face_at(0, 0), 17)
     items = [PACKET]
     for i in range(count):
-        items += [Mended(frame(i), (patch(picture, 3.0),) if i % 3 else ()), *[PACKET] * (i % 2)]
+        items += [Mended(frame(i), (now,) if i % 3 else ()), *[PACKET] * (i % 2)]
     taken = 0
 
     def source():

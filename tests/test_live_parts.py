@@ -404,6 +404,21 @@ def test_a_finder_that_breaks_is_left_out_and_made_anew(road):
     assert passed("failed") == 1 and passed("starting") == 1 and finders[0].closed and len(finders) == 2
 
 
+def test_a_finder_that_was_made_anew_gives_no_number_twice(road):
+    it, frame, _, finders, _ = road
+    ready(it)
+
+    def frames():
+        yield frame(0)
+        finders[0].fails = True
+        for n in range(1, 9):
+            yield frame(n)
+            it._loading.join(5)
+
+    numbers = [{patch.crop.track.id for patch in relayed.patches} for relayed in through(it, frames())]
+    assert len(finders) == 2 and numbers[0] and numbers[-1] and numbers[0].isdisjoint(numbers[-1])
+
+
 def test_an_engine_that_fails_again_and_again_is_left_out_for_a_while(road):
     it, frame, passed, _, engine = road
     ready(it)
@@ -412,6 +427,17 @@ def test_an_engine_that_fails_again_and_again_is_left_out_for_a_while(road):
     assert all(relayed.frame is relayed.before for relayed in out), "the picture goes on as it came"
     assert passed("failed") == 3 and passed("paused after faults") == 3
     assert "out of memory" in str(it.fault)
+
+
+def test_nothing_of_a_frame_that_failed_is_remembered(road):
+    it, frame, _, _, engine = road
+    ready(it)
+    known = []
+    for found in it.find(frame(n) for n in range(3)):
+        engine.fails = found.frame.index == 1
+        patches = it.restore(found).patches
+        known.append((bool(patches), bool(it._restoration._before), it.stats.engine_fault))
+    assert known == [(True, True, None), (False, False, None), (True, True, None)]
 
 
 def test_late_frames_pass_on_and_restoring_rests(road):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +24,14 @@ class _State:
 class Tracker:
     """Feed it, frame by frame, what was seen of each track and what is new."""
 
-    def __init__(self, max_gap: int, min_cutoff_hz: float = 1.5, beta: float = 4.0) -> None:
-        """A track that was not seen for more than `max_gap` frames ends."""
+    def __init__(
+        self, max_gap: int, ids: Iterator[int] | None = None, min_cutoff_hz: float = 1.5, beta: float = 4.0
+    ) -> None:
+        """A track that was not seen for more than `max_gap` frames ends. Tracks are numbered by `ids`, or 1, 2, 3."""
         self._max_gap, self._min_cutoff, self._beta = max_gap, min_cutoff_hz, beta
         self._fade = 1 / (max_gap + 1)
         self._states: list[_State] = []
-        self._next_id = 1
+        self._ids = count(1) if ids is None else ids
 
     @property
     def tracks(self) -> list[Track]:
@@ -52,11 +56,10 @@ class Tracker:
         """Start a track for a face, unless one holds it already. It fades in, but for one that a scene begins with."""
         if any(overlap(face.box, s.track.face.box) > SAME for s in self._states):
             return False
-        track = Track(self._next_id, face, face.landmarks, 0, 0, 1.0 if with_scene else self._fade)
+        track = Track(next(self._ids), face, face.landmarks, 0, 0, 1.0 if with_scene else self._fade)
         state = _State(track, OneEuro(self._min_cutoff, self._beta))
         state.filter.step(face.landmarks, 0.0, 1.0)
         self._states.append(state)
-        self._next_id += 1
         return True
 
     def prune(self) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from engine import Engine, EngineError
 from stream.config import RelaySettings
@@ -53,8 +54,8 @@ class Road:
         self._finding_faults = Pause(5.0, 300.0, faults=3)
         self._restoring_faults = Pause(5.0, 300.0, faults=3)
         self.stats = Stats()
-        self._restoration = Restoration(engine, settings.restore, self.stats)
-        self._fusion = Fusion(settings.restore, self.stats)
+        self._track_ids = count(1)  # a finder that is made anew must not give a face another's number
+        self._make_stages()
         self.fault: Exception | None = None  # the first
 
     def find(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
@@ -74,7 +75,7 @@ class Road:
                     self._count(STARTING)
                     yield Found(item, ())
                     continue
-                finding = finding or FaceFinding.for_engine(finder, faces, self._engine, self.stats)
+                finding = finding or FaceFinding.for_engine(finder, faces, self._engine, self.stats, self._track_ids)
                 began = time.monotonic()
                 try:
                     found = list(finding.run([item]))
@@ -107,6 +108,12 @@ class Road:
         if finder is not None:
             finder.close()
 
+    def _make_stages(self) -> None:
+        """Stages that remember nothing."""
+        self.stats.engine_fault = None
+        self._restoration = Restoration(self._engine, self._settings.restore, self.stats)
+        self._fusion = Fusion(self._settings.restore, self.stats)
+
     def restore(self, found: Found) -> Relayed:
         """Restored and pasted, or as it came."""
         frame = found.frame
@@ -119,13 +126,13 @@ class Road:
             for mended in self._fusion.run(self._restoration.run([found])):
                 assert isinstance(mended, Mended)
                 patches = mended.patches
-            fault, self.stats.engine_fault = self.stats.engine_fault, None
-            if fault is not None:
-                raise EngineError(fault)
+            if self.stats.engine_fault is not None:
+                raise EngineError(self.stats.engine_fault)
             out = paste_patches(frame, patches)
             self._restoring_faults.success()
         except Exception as error:  # whatever it is, the picture goes on
             self._failed("restoring", error, self._restoring_faults)
+            self._make_stages()
             patches, out = (), frame
         self._metrics.seconds.labels(self._name, "restore").observe(time.monotonic() - began)
         self._metrics.faces.labels(self._name).inc(sum(patch.strength > 0 for patch in patches))

@@ -31,7 +31,7 @@ def read_pairs(path: Path, folds: frozenset[int]) -> Pairs:
     """The pairs of some folds of a `pairs.csv` (columns fold, a, b, same).
 
     Raises:
-        InputError: the file cannot be read, or holds none of those folds.
+        InputError: the file cannot be read, or holds fewer than two of those folds.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -43,8 +43,9 @@ def read_pairs(path: Path, folds: frozenset[int]) -> Pairs:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (KeyError, ValueError) as error:
         raise InputError(f"{path} needs the columns fold, a, b, same") from error
-    if not rows:
-        raise InputError(f"{path} has no pairs of the folds {sorted(folds)}")
+    if len({row["fold"] for row in rows}) < 2:
+        wanted = ", ".join(str(fold) for fold in sorted(folds))
+        raise InputError(f"{path} needs pairs of two of the folds {wanted}: a fold's threshold comes from the others")
     a, b, same, fold = np.array(columns).T
     return Pairs(tuple(names), a, b, same.astype(bool), fold)
 

@@ -21,8 +21,7 @@ log = logging.getLogger(__name__)
 
 MODELS = Path(__file__).parent / "models"
 
-SEARCH = 0.3  # score from which something is looked at closer where no face was known,
-GLIMPSE = 0.25  # and where one is expected
+GLIMPSE = 0.25  # score from which something may be a face
 MOUTH = 0.83  # width of a mouth beside the distance of the eyes, as the template has it
 # Points of the mesh: lids and corners of each eye (their mean is the eye), nose tip, mouth corners; image-left first.
 _POINTS = ([33, 133, 159, 145], [362, 263, 386, 374], [1], [61], [291])
@@ -79,7 +78,6 @@ class MediaPipeFinder:
             (b.origin_x, b.origin_y, b.origin_x + b.width, b.origin_y + b.height, d.categories[0].score)
             for d in found
             for b in [d.bounding_box]
-            if d.categories[0].score >= SEARCH
         ]
         return np.array(rows, np.float64).reshape(-1, 5)
 

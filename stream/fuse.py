@@ -23,11 +23,9 @@ from stream.stats import Stats
 
 CHUNK = 8  # frames that are handed on at once where later ones count as well,
 AHEAD = 4  # and how many more are waited for
-SHARP, SMEARED = (
-    1.0,
-    4.0,
-)  # expected squared error, of 255: of a sharp face, and what the square of its spread in px adds
-OLD = 2.0  # and what every frame between two adds
+SHARP = 1.0  # expected squared error, of 255, of a sharp face,
+SMEARED = 4.0  # what the square of its motion's spread in px adds,
+OLD = 2.0  # and what every frame between two
 ALIKE, ALIKE_PX = 7.0, 2.0  # RMS, of 255, over about so many px, by which a neighbour may differ once it is smeared too
 LONGEST_S = 0.5  # seconds without a face after which what was seen of it is forgotten
 GRID = 6  # px between the points whose flow says how a face moved

@@ -6,6 +6,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class Stats:
@@ -29,3 +30,14 @@ class Stats:
             yield
         finally:
             self.seconds[stage] += time.perf_counter() - began
+
+    def told(self) -> dict[str, Any]:
+        """Faces, tracks and seconds, as a report has them."""
+        return {
+            "faces": self.faces,
+            "faces_restored": self.faces_restored,
+            "frames_with_faces": self.frames_with_faces,
+            "tracks": self.tracks,
+            "passed_over": dict(self.passed_over),
+            "stage_seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+        }

@@ -13,10 +13,11 @@ torch = pytest.importorskip("torch", reason="the training extra is not installed
 from msgspec.structs import replace  # noqa: E402
 
 from stream.settings import shipped  # noqa: E402
+from training.checkpoint import make_optimizer  # noqa: E402
 from training.config import load_config  # noqa: E402
 from training.data import POINTS, load_faces  # noqa: E402
 from training.degrade import blur, make_batch  # noqa: E402
-from training.inception import Inception, InceptionModule  # noqa: E402
+from training.inception import Inception, InceptionModule, SameConv2d  # noqa: E402
 from training.kernels import KernelConfig, draw_kernels, matern52, sample_paths  # noqa: E402
 from training.network import NetworkConfig, build_network, count_macs, count_parameters  # noqa: E402
 from training.train import batch_of, schedule, train  # noqa: E402
@@ -71,6 +72,40 @@ def test_the_papers_network_has_its_parameters_and_its_work():
 @pytest.mark.parametrize("size", [(112, 96), (48, 64), (49, 65)])
 def test_the_papers_network_keeps_the_size(size):
     assert Inception()(torch.zeros(1, 3, *size)).image.shape == (1, 3, *size)
+
+
+def test_the_papers_network_starts_as_the_identity():
+    x = torch.rand(2, 3, 40, 33)
+    assert torch.equal(Inception()(x).image, x)
+
+
+@pytest.mark.parametrize("size", [(112, 96), (48, 48), (20, 70)])
+def test_wide_kernels_learn_in_fourier_space_as_they_would_directly(size):
+    conv = SameConv2d(5, 6, 14).double()
+    direct = SameConv2d(5, 6, 14).double().requires_grad_(False)
+    direct.load_state_dict(conv.state_dict())
+    x = torch.rand(2, 5, *size, dtype=torch.double, requires_grad=True)
+    weights = torch.rand(2, 6, *size)
+    made = conv(x)
+    (made * weights).sum().backward()
+    with torch.no_grad():
+        assert torch.allclose(made.double(), direct(x), atol=1e-5)
+    y = torch.nn.functional.pad(x.detach(), (6, 7, 6, 7)).requires_grad_()
+    kernel = conv.weight.detach().clone().requires_grad_()
+    (torch.nn.functional.conv2d(y, kernel, conv.bias.detach()) * weights).sum().backward()
+    assert torch.allclose(x.grad, y.grad[..., 6:-7, 6:-7], atol=1e-4)
+    assert torch.allclose(conv.weight.grad, kernel.grad, atol=1e-3)
+    assert torch.allclose(conv.bias.grad, weights.double().sum((0, 2, 3)), atol=1e-3)
+
+
+def test_weights_of_long_sums_learn_more_slowly():
+    config = replace(load_config(shipped("paper_modern")).optimizer, fan_in=288)
+    shares = {}
+    for group in make_optimizer(config, network := Inception()).param_groups:
+        shares |= {id(values): group["share"] for values in group["params"]}
+    branches = network.modules_[0].branches
+    assert [shares[id(conv.weight)] for conv in branches] == pytest.approx([1, 1, 288 / 800, 288 / 1568, 288 / 6272])
+    assert len(shares) == len(list(network.parameters()))
 
 
 def test_the_unet_starts_as_the_identity_and_costs_600_million_macs():

@@ -91,13 +91,19 @@ def widened(values: dict[str, torch.Tensor], network: nn.Module) -> dict[str, to
 
 
 def make_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """RMSProp as in section 4.1, or AdamW."""
+    """RMSProp as in section 4.1, or AdamW; each group's `share` of the learning rate follows from its fan-in.
+
+    Both move every weight equally far in a step: a sum of 6272 (a 14x14 kernel's) then moves 22 times as far as one
+    of 288 (a 3x3's), and never settles. (Yang et al., Tensor Programs V, table 3.)
+    """
+    alike: dict[float, list[nn.Parameter]] = {}
+    for values in network.parameters():
+        fan_in = values[0].numel() if values.ndim > 1 else 1
+        alike.setdefault(min(1.0, config.fan_in / fan_in) if config.fan_in else 1.0, []).append(values)
+    groups = [{"params": values, "share": share} for share, values in alike.items()]
     if config.kind == "rmsprop":
-        return torch.optim.RMSprop(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    betas = config.betas
-    return torch.optim.AdamW(
-        network.parameters(), config.learning_rate, betas, weight_decay=config.weight_decay, fused=True
-    )
+        return torch.optim.RMSprop(groups, config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True)
 
 
 def save(run: Path, state: State, config: TrainConfig) -> None:

@@ -80,6 +80,7 @@ class OptimizerConfig(Struct, frozen=True, kw_only=True):
     decay_steps: int
     halve_after: int
     decay_rate: Annotated[float, Meta(gt=0, le=1)]
+    fan_in: Annotated[int, Meta(ge=0)]  # weights of sums of more values than this learn more slowly; 0: none does
 
 
 class RunConfig(Struct, frozen=True, kw_only=True):

@@ -60,7 +60,7 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
             batch, share = world.part(next(batches))
             rate = config.optimizer.learning_rate * state.rate * schedule(config, state.step)
             for group in state.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["share"]
             with torch.autocast(world.device.type, torch.bfloat16, enabled=low_precision):
                 answer = network(batch.blurry)
             loss = losses.total(answer, batch, config.loss, phi, share)

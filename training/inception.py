@@ -26,7 +26,7 @@ class SameConv2d(nn.Conv2d):
         """(N, C, H, W) to the same size."""
         side = self.kernel_size[0]
         if side >= WIDE_PX and x.device.type == "cpu" and torch.is_grad_enabled():
-            return self._in_fourier_space(x.float(), side)
+            return self._in_fourier_space(x.float().contiguous(), side)
         before, after = (side - 1) // 2, side // 2
         return self._conv_forward(F.pad(x, (before, after, before, after)), self.weight, self.bias)
 

@@ -13,9 +13,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+import torch
 from PIL import Image
 from scipy.ndimage import convolve
 from skimage import data
@@ -23,8 +25,11 @@ from skimage import data
 from engine import open_engine
 from stream.faces.align import similarity, warp
 from stream.settings import shipped
+from training.checkpoint import load_weights
 from training.config import load_config
+from training.inception import Inception, InceptionModule
 from training.kernels import draw_kernels, rasterise, sample_paths
+from training.network import build_network
 from training.protocol import KERNELS, MARGIN, blurred, cut, load_kernels
 
 HERE = Path(__file__).parent
@@ -118,6 +123,30 @@ def benchmark_kernels(path: Path) -> np.ndarray:
     return np.hstack(columns)
 
 
+def responses(weights: Path) -> np.ndarray:
+    """Figure 4 of the paper: what the first module's branches of 1, 3, 5, 7 and 14 px answer to a smeared face.
+
+    A row a branch: the six of its 32 channels that answer most, each from its least (black) to its most (white).
+    """
+    config, values, _ = load_weights(weights)
+    network = build_network(config)
+    network.load_state_dict(values)
+    assert isinstance(network, Inception)
+    smeared = cut(warp(shaken(data.astronaut(), 13, 1.2), similarity(POINTS), MARGIN)[None], 0)
+    with torch.no_grad():
+        x = torch.from_numpy(np.ascontiguousarray(smeared)).permute(0, 3, 1, 2).float() / 255
+        rows = [
+            branch[0].numpy() for branch in cast("InceptionModule", network.modules_[0]).respond(network.features(x))
+        ]
+    strips = []
+    for row in rows:
+        strongest = row[np.argsort(-row.std((1, 2)))[:6]]
+        low, high = (f(strongest, (1, 2), keepdims=True) for f in (np.min, np.max))
+        grey = np.rint(255 * (strongest - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)
+        strips.append(np.repeat(np.hstack(list(grey))[..., None], 3, 2))
+    return np.hstack([np.vstack([smeared[0]] * len(strips)), np.vstack(strips)])
+
+
 def learning_curve(log: Path, path: Path) -> None:
     """Gain over the blurry input on held-out faces, by step."""
     from matplotlib import pyplot
@@ -135,6 +164,7 @@ def main() -> None:
     """All pictures whose inputs are given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernels", type=Path, help="levin.npz: makes eight-kernels.png")
+    parser.add_argument("--paper", type=Path, help="an ema.pt of the paper's network: makes responses.png")
     parser.add_argument("--log", type=Path, help="a run's log.jsonl: makes learning-curve.png")
     given = parser.parse_args()
     Image.fromarray(before_and_after()).save(HERE / "before-after.png")
@@ -142,6 +172,8 @@ def main() -> None:
     Image.fromarray(kernel_samples()).save(HERE / "kernel-samples.png")
     if given.kernels is not None:
         Image.fromarray(benchmark_kernels(given.kernels)).save(HERE / "eight-kernels.png")
+    if given.paper is not None:
+        Image.fromarray(responses(given.paper)).save(HERE / "responses.png")
     if given.log is not None:
         learning_curve(given.log, HERE / "learning-curve.png")
 

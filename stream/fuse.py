@@ -27,7 +27,9 @@ SHARP = 1.0  # expected squared error, of 255, of a sharp face,
 SMEARED = 4.0  # what the square of its motion's spread in px adds,
 OLD = 2.0  # and what every frame between two
 ALIKE, ALIKE_PX = 7.0, 2.0  # RMS, of 255, over about so many px, by which a neighbour may differ once it is smeared too
+OTHER, SAME = 0.4, 0.55  # the mean likeness up to which it is another face, and from which on it is this one
 LONGEST_S = 0.5  # seconds without a face after which what was seen of it is forgotten
+INNER = (slice(16, -12), slice(12, -12))  # of a crop: the face without what is behind it
 GRID = 6  # px between the points whose flow says how a face moved
 
 Picture = NDArray[np.float32]
@@ -150,7 +152,8 @@ def fused(item: Mended | Packet, earlier: list[Seen | None], later: list[Seen | 
 
 def onto(patch: Patch, before: Seen, flow: Any) -> Seen:
     """What was seen before, moved, turned and scaled as the face is now, and less certain where the frame denies it:
-    smeared by the frame's own motion it has to look as the frame does. Where it is ALIKE off, a third is left."""
+    smeared by the frame's own motion it has to look as the frame does. Where it is ALIKE off, a third is left; a face
+    that is off nearly everywhere is another one, whatever its parts are like."""
     import cv2
 
     assert patch.kernel is not None
@@ -159,7 +162,9 @@ def onto(patch: Patch, before: Seen, flow: Any) -> Seen:
     certainty = cv2.remap(before.certainty, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     smeared = cv2.filter2D(_grey(picture), -1, cv2.flip(patch.kernel, -1), borderType=cv2.BORDER_REPLICATE)
     off = cv2.GaussianBlur(np.square(smeared - _grey(patch.given)), (0, 0), ALIKE_PX)
-    return Seen(picture, (certainty * np.exp(-off / np.float32(ALIKE**2)))[..., None])
+    likeness = np.exp(-off / np.float32(ALIKE**2))
+    is_same = np.clip((likeness[INNER].mean() - OTHER) / (SAME - OTHER), 0, 1).astype(np.float32)
+    return Seen(picture, (certainty * likeness * is_same)[..., None])
 
 
 def _grey(picture: NDArray[np.uint8] | Picture) -> Picture:

@@ -1,5 +1,6 @@
 """The measuring stick itself, measured."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,19 @@ def test_half_precision_costs_nothing_that_can_be_seen(name, shared):
     for row in rows:
         assert row.mean <= BOUNDS["float16"].mean and row.largest <= BOUNDS["float16"].largest, row
         assert row.lost_db < 0.02, row
+
+
+def test_what_half_precision_costs_and_what_is_found_is_told_as_json_too(unsmear, shared, tmp_path):
+    common = ("--faces", shared / "lfw_pairs", "--kernels", shared / "kernels" / "levin.npz", "--count", "1")
+    weights = Path(__file__).parents[1] / "training" / "checkpoints" / "plain.pt"
+    for wanted in (("--half", weights), ("--find", "100")):
+        done = unsmear("evaluate", *wanted, *common, "--json", "rows.json")
+        assert done.returncode == 0, done.stderr
+        rows = json.loads((tmp_path / "rows.json").read_text())
+        assert len(rows) == 10
+    assert rows["sharp"]["faces"] == rows["sharp"]["found"] == 1
+    refused = unsmear("evaluate", "--find", "100", "--model", "fast", "--model", "plain")
+    assert refused.returncode == 2 and "one --model" in refused.stderr
 
 
 def test_an_evaluation_has_a_row_for_every_method(shared, tmp_path):

@@ -137,16 +137,20 @@ def evaluate(
       unsmear evaluate --half training/checkpoints/fast.pt --count 60
     """
     require_torch()
+    if (videos or face_px is not None) and len(models) + len(setting["engines"]) > 2:
+        raise UsageError("--video and --find measure one --model with one --engine")
     if videos:
         evaluate_videos(videos, kinds, frames, models[0], setting["engines"][0], setting["verifier"], as_json)
         return
     if face_px is not None:
-        evaluate_finding(face_px, models[0], setting)
+        evaluate_finding(face_px, models[0], setting, as_json)
         return
     if half is not None:
         from training import halved
 
-        click.echo(halved.markdown(halved.compare(half, setting["faces"], setting["kernels"], setting["count"])))
+        rows = halved.compare(half, setting["faces"], setting["kernels"], setting["count"])
+        click.echo(halved.markdown(rows))
+        write_rows([row._asdict() for row in rows], as_json)
         return
     from training import report
     from training.evaluate import Setting
@@ -176,7 +180,6 @@ def evaluate_videos(
     as_json: Path | None,
 ) -> None:
     """Each clip, smeared in each way: found, followed, restored, measured."""
-    import json
     from dataclasses import asdict
     from itertools import product
 
@@ -195,13 +198,13 @@ def evaluate_videos(
         except InputError as error:
             click.echo(f"left out: {error}", err=True)
     click.echo(markdown(rows))
-    if as_json is not None:
-        as_json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+    write_rows([asdict(row) for row in rows], as_json)
 
 
-def evaluate_finding(face_px: float, model: str, setting: dict[str, Any]) -> None:
+def evaluate_finding(face_px: float, model: str, setting: dict[str, Any], as_json: Path | None) -> None:
     """How many faces are found under each kernel, and how far their points are off."""
     from contextlib import closing
+    from dataclasses import asdict
 
     from engine import open_engine
     from stream.faces.finder import open_finder
@@ -212,6 +215,15 @@ def evaluate_finding(face_px: float, model: str, setting: dict[str, Any]) -> Non
     with closing(open_finder("mediapipe")) as finder, open_engine(setting["engines"][0], model) as engine:
         rows = find_in_frames(setting["faces"], kernels, setting["count"], face_px, finder, engine)
     click.echo(markdown(rows, face_px))
+    write_rows({kernel: asdict(row) for kernel, row in rows.items()}, as_json)
+
+
+def write_rows(rows: Any, path: Path | None) -> None:
+    """The same numbers as JSON, where they are wanted."""
+    import json
+
+    if path is not None:
+        path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 def require_torch() -> None:

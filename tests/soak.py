@@ -49,7 +49,7 @@ def slope(values: list[float]) -> tuple[float, float]:
 def soak(clip: Path, minutes: float, engine: str) -> dict[str, object]:
     """Run it; see above."""
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
-    chance, back_s, seen = random.Random(7), [], []
+    chance, back_s, seen, anew = random.Random(7), [], [], []
     heavy = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", 25, "-c:a", "copy")
     with (
         Server(folder) as camera,
@@ -70,6 +70,7 @@ def soak(clip: Path, minutes: float, engine: str) -> dict[str, object]:
                 out.kill()
                 time.sleep(chance.uniform(2, 6))
                 out.start()
+                anew.append(time.time())
             camera.kill()
             until(lambda: relay.told()["state"] == "reconnecting")
             time.sleep(chance.uniform(3, 12))
@@ -87,9 +88,11 @@ def soak(clip: Path, minutes: float, engine: str) -> dict[str, object]:
         reader.send_signal(signal.SIGKILL)
         reader.wait()
         log = relay.text()
-    pts = np.array([float(line) for line in (folder / "taken.csv").read_text().split() if line])
+    lines = (folder / "taken.csv").read_text().splitlines()[:-1]  # the last may be cut off
+    when, pts = np.array([line.split() for line in lines], float).T
     counts = [int(n) for n in re.findall(r"frames (\d+) in, (\d+) out, \d+ passed on, (\d+) dropped", log)[-1]]
     steps = np.diff(pts)
+    back_at = when[1:][steps < 0]
     return {
         "minutes": minutes,
         "exit_code": code,
@@ -102,7 +105,10 @@ def soak(clip: Path, minutes: float, engine: str) -> dict[str, object]:
             for key in seen[0]
         },
         "pts_seen": len(pts),
-        "pts_steps_back": int((steps < 0).sum()),
+        "pts_steps_back": len(back_at),
+        # A server that was started anew counts from 0, and corrects its idea of the sender's clock for some seconds.
+        "of_them_within_10_s_of_a_new_server": sum(any(0 <= at - new <= 10 for new in anew) for at in back_at),
+        "new_servers": len(anew),
         "longest_gap_s": float(steps.max()),
         "frames": dict(zip(("in", "out", "dropped"), counts, strict=True)),
         "unaccounted": counts[0] - counts[1] - counts[2],
@@ -113,13 +119,13 @@ def soak(clip: Path, minutes: float, engine: str) -> dict[str, object]:
 
 
 def watch(port: int) -> None:
-    """Print the pts of every packet of a transport stream, in seconds, for ever; open it again where it pauses."""
+    """Print when a packet of a transport stream came and its pts, in seconds, for ever; open it again where it pauses."""
     while True:
         try:
             with av.open(f"udp://127.0.0.1:{port}", timeout=(30, 5)) as source:
                 for packet in source.demux(video=0):
                     if packet.pts is not None:
-                        print(float(packet.pts * packet.time_base), flush=True)
+                        print(time.time(), float(packet.pts * packet.time_base), flush=True)
         except (av.error.FFmpegError, OSError):
             continue
 

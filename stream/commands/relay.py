@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
 import signal
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from stream.config import EngineSettings, RelaySettings
     from stream.live.fleet import Fleet
 
-M_ARENA_MAX = -8  # of <malloc.h>
 TICK_S = 0.1  # between two looks at the streams' clocks
 TELL_EVERY_S = 10.0
 TABLES = {"choose": "faces", "ignore": "faces", "engine": "restore", "model": "restore", "strength": "restore"}
@@ -83,12 +80,6 @@ def camera(number: str, **options: Any) -> None:
     run(f"camera:{number}", **options)
 
 
-def bound_arenas() -> None:
-    """Tell glibc to share two arenas of memory: it keeps one for nearly every thread, and outages make new threads."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
-
-
 def run(
     source: str | None,
     web: str | None,
@@ -100,8 +91,10 @@ def run(
 ) -> None:
     """Relay until all is over, or a signal ends it."""
     set_logging(log_json, verbose)
-    bound_arenas()
     from stream.config import load_relay
+    from stream.live.heap import bound_arenas
+
+    bound_arenas()
 
     tables: dict[str, dict[str, Any]] = {"relay": {}, "restore": {}, "faces": {}}
     options["source"] = source

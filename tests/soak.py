@@ -119,7 +119,7 @@ def soak(clip: Path, minutes: float, engine: str) -> dict[str, object]:
 
 
 def watch(port: int) -> None:
-    """Print when a packet of a transport stream came and its pts, in seconds, for ever; open it again where it pauses."""
+    """Print when each packet of a transport stream came and its pts, in seconds; open it again where it pauses."""
     while True:
         try:
             with av.open(f"udp://127.0.0.1:{port}", timeout=(30, 5)) as source:

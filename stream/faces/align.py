@@ -15,6 +15,7 @@ CROP_HEIGHT, CROP_WIDTH = 112, 96
 TEMPLATE: NDArray[np.float64] = np.array(
     [[30.2946, 51.6963], [65.5318, 51.5014], [48.0252, 71.7366], [33.5493, 92.3655], [62.7299, 92.2041]]
 )
+NOSE = 0.5  # of the distance of the eyes: how far a nose stands out
 
 
 def similarity(points: NDArray[np.floating], target: NDArray[np.floating] = TEMPLATE) -> NDArray[np.float64]:
@@ -71,3 +72,10 @@ def warp(
     size = (CROP_WIDTH + 2 * margin, CROP_HEIGHT + 2 * margin)
     mode = cv2.BORDER_REFLECT_101 if border is None else cv2.BORDER_CONSTANT
     return cv2.warpAffine(image, moved, size, flags=cv2.INTER_LINEAR, borderMode=mode, borderValue=[border or 0] * 4)
+
+
+def yaw_of(points: NDArray[np.float64]) -> float:
+    """Degrees that a head is turned, from how far the nose tip lies beside the middle of the eyes, points (5, 2)."""
+    eyes = points[1] - points[0]
+    beside = float((points[2] - points[:2].mean(0)) @ eyes) / max(float(eyes @ eyes), 1e-6)
+    return float(abs(np.degrees(np.arctan(beside / NOSE))))

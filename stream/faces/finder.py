@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from stream.errors import UsageError
 from stream.frame import Face, Rect
 
-NOSE = 0.5  # of the distance of the eyes: how far a nose stands out
-
 
 class Finder(Protocol):
     """Finds faces in square RGB pictures. Calls come from one thread."""
@@ -62,13 +60,6 @@ def open_finder(name: str, model: str = "") -> Finder:
         near = difflib.get_close_matches(name, FINDERS, n=1, cutoff=0.4)
         raise UsageError(f"unknown finder '{name}'; " + (f"did you mean '{near[0]}'?" if near else ", ".join(FINDERS)))
     return FINDERS[name](model)
-
-
-def yaw_of(points: NDArray[np.float64]) -> float:
-    """Degrees that a head is turned, from how far the nose tip lies beside the middle of the eyes, points (5, 2)."""
-    eyes = points[1] - points[0]
-    beside = float((points[2] - points[:2].mean(0)) @ eyes) / max(float(eyes @ eyes), 1e-6)
-    return float(abs(np.degrees(np.arctan(beside / NOSE))))
 
 
 def tiles(width: int, height: int, side: int) -> list[Rect]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import SystemLibraryError
-from stream.faces.finder import yaw_of
+from stream.faces.align import yaw_of
 from stream.frame import Face
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.errors import UsageError
-from stream.faces.finder import yaw_of
+from stream.faces.align import yaw_of
 from stream.frame import Face
 
 

@@ -253,6 +253,19 @@ def test_a_change_of_size_is_survived(camera_clip, tmp_path):
     assert sizes == {(320, 240), (400, 304)}
 
 
+def test_a_change_of_codec_is_survived(camera_clip, tmp_path):
+    port = free_port()
+    hevc = ("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error:keyint=25", "-c:a", "copy")
+    with Relayed(tmp_path, f"udp://127.0.0.1:{port}", "-o", tmp_path / "out.mkv", *ECHO) as relay:
+        for how in ((), hevc, ()):
+            before = relay.told().get("frames_in", 0)
+            with feed(camera_clip, port, *how):
+                until(lambda before=before: relay.told().get("frames_in", 0) > before + 40, 40)
+        assert relay.stop() == 0
+        assert_all_counted(relay.text())
+        assert "Traceback" not in relay.text()
+
+
 def test_a_clock_that_wraps_does_not_step_back(camera_clip, tmp_path):
     """An MPEG transport stream's clock has 33 bits: it wraps at 95443.7 s."""
     port = free_port()

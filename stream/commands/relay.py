@@ -145,6 +145,7 @@ def run(
 def watch(fleet: Fleet, load: Callable[[], dict[str, RelaySettings]], engine: EngineSettings, asked: list[int]) -> None:
     """Until no stream is left, or Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
     from stream.errors import UsageError
+    from stream.live.heap import give_back
 
     log = logging.getLogger("stream.live")
     told = time.monotonic()
@@ -163,6 +164,7 @@ def watch(fleet: Fleet, load: Callable[[], dict[str, RelaySettings]], engine: En
                     log.error("the configuration is kept as it was: %s", error)
             if time.monotonic() - told >= TELL_EVERY_S:
                 told = time.monotonic()
+                give_back()
                 for line in fleet.lines():
                     log.info("%s", line)
     except KeyboardInterrupt:

@@ -15,6 +15,6 @@ def bound_arenas() -> None:
 
 
 def give_back() -> None:
-    """Return to the system what is free: an encoder's buffers stay else, some megabytes for each sink that was lost."""
+    """Return to the system what is free: what waited while a sink was gone stays else, megabytes for each outage."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -10,7 +10,6 @@ from stream.errors import Cause, LinkError
 from stream.frame import Frame, Packet
 from stream.lanes import Inbox
 from stream.live.board import Board
-from stream.live.heap import give_back
 from stream.live.pause import Backoff
 from stream.live.reader import REFUSALS
 from stream.live.road import Relayed
@@ -156,5 +155,4 @@ class Writer:
         if self._sink is not None:
             self._sink.close()
             self._sink = None
-            give_back()
         self._metrics.sink_up.labels(self._board.name).set(0)

@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--count", type=int, default=24, help="pictures of --faces")
-    parser.add_argument("-o", "--output", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs"))
     given = parser.parse_args()
     config = load_config(shipped("paper_modern"))
     known, faces, verifier = (
@@ -120,7 +120,9 @@ def main() -> None:
     for number, (name, variant) in enumerate(VARIANTS.items()):
         weights = given.weights
         if variant is not None:
-            run = given.output / str(number)
+            run = given.output / f"ablation-{number}"
+            if run.exists():
+                raise SystemExit(f"{run} is there already, and would go on: remove it first")
             train(
                 changed(config, variant, given.steps, given.batch), run, weights if variant.reduction is None else None
             )

@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the training extra is not installed")
 
+from msgspec import to_builtins  # noqa: E402
 from msgspec.structs import replace  # noqa: E402
 
 from stream.settings import shipped  # noqa: E402
@@ -17,6 +18,7 @@ from training.checkpoint import make_optimizer  # noqa: E402
 from training.config import load_config  # noqa: E402
 from training.data import POINTS, load_faces  # noqa: E402
 from training.degrade import blur, make_batch  # noqa: E402
+from training.export import export  # noqa: E402
 from training.inception import Inception, InceptionModule, SameConv2d  # noqa: E402
 from training.kernels import KernelConfig, draw_kernels, matern52, sample_paths  # noqa: E402
 from training.network import NetworkConfig, build_network, count_macs, count_parameters  # noqa: E402
@@ -77,6 +79,19 @@ def test_the_papers_network_keeps_the_size(size):
 def test_the_papers_network_starts_as_the_identity():
     x = torch.rand(2, 3, 40, 33)
     assert torch.equal(Inception()(x).image, x)
+
+
+def test_the_papers_network_is_exported_with_plain_convolutions(tmp_path):
+    import onnx
+
+    config = NetworkConfig(kind="inception")
+    weights = {name: value.half() for name, value in build_network(config).state_dict().items()}
+    about = {"network": to_builtins(config), "name": "paper", "weights": weights, "step": 0, "faces": 0}
+    torch.save(about, tmp_path / "ema.pt")
+    export(tmp_path / "ema.pt", tmp_path / "paper.onnx")
+    for name in ("paper.onnx", "paper.fp16.onnx"):
+        kinds = [node.op_type for node in onnx.load(tmp_path / name).graph.node]
+        assert kinds.count("Conv") == 2 + 6 * 11 and "DFT" not in kinds
 
 
 @pytest.mark.parametrize("size", [(112, 96), (48, 48), (20, 70)])

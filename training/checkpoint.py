@@ -69,10 +69,13 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
             saved = torch.load(path, map_location=device, weights_only=True)
             network.load_state_dict(saved["network"])
             ema.load_state_dict(saved["ema"])
+            shares = [group["share"] for group in state.optimizer.param_groups]
             state.optimizer.load_state_dict(saved["optimizer"])
+            for group, share in zip(state.optimizer.param_groups, shares, strict=True):
+                group["share"] = share  # the config's, not the saved run's
             state.step, state.rate = saved["step"], saved["rate"]
             state.best, state.waited = saved["best"], saved["waited"]
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise InputError(
             f"{weights or run} holds another network than the config's: {str(error).splitlines()[0]}"
         ) from error
@@ -98,7 +101,7 @@ def make_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.O
     """
     alike: dict[float, list[nn.Parameter]] = {}
     for values in network.parameters():
-        fan_in = values[0].numel() if values.ndim > 1 else 1
+        fan_in = values[0].numel() if values.ndim == 4 else 1
         alike.setdefault(min(1.0, config.fan_in / fan_in) if config.fan_in else 1.0, []).append(values)
     groups = [{"params": values, "share": share} for share, values in alike.items()]
     if config.kind == "rmsprop":

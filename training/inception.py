@@ -26,7 +26,7 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same size."""
         side = self.kernel_size[0]
-        learns_in_float32 = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        learns_in_float32 = self.training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
         if side >= WIDE_PX and x.device.type == "cpu" and learns_in_float32:
             return self._in_fourier_space(x.float().contiguous(), side)
         before, after = (side - 1) // 2, side // 2

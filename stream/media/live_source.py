@@ -27,7 +27,7 @@ from stream.media.decoded import frame_of, lost, reason
 log = logging.getLogger(__name__)
 READ_AHEAD, READ_AHEAD_S = 300, 1.0  # packets and time, at most, until every stream of sound has shown one
 TICKS = Fraction(1, 90000)  # the relay's time base
-av.logging.set_level(av.logging.PANIC)  # its lines would show urls with their passwords
+av.logging.set_level(None)  # lines would show passwords, and a decoder that tells one while it is freed waits for ever
 
 Place = Callable[[int, Fraction, float], Fraction]  # stream, decoding time, arrival -> seconds to add
 

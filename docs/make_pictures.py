@@ -1,6 +1,7 @@
 """Makes the pictures of the documentation again. Needs the test and training extras.
 
-    python docs/make_pictures.py --kernels ../shared/data/kernels/levin.npz --log runs/fast/log.jsonl
+    python docs/make_pictures.py --kernels ../shared/data/kernels/levin.npz --log runs/fast/log.jsonl \\
+        --paper training/checkpoints/paper_modern.pt
 
 The face is scikit-image's public-domain photograph; it was in no training set.
 """
@@ -126,7 +127,7 @@ def benchmark_kernels(path: Path) -> np.ndarray:
 def responses(weights: Path) -> np.ndarray:
     """Figure 4 of the paper: what the first module's branches of 1, 3, 5, 7 and 14 px answer to a smeared face.
 
-    A row a branch: the six of its 32 channels that answer most, each from its least (black) to its most (white).
+    A row a branch: the six of its 32 channels that answer most, from little (black) to much (white) but for the rim.
     """
     config, values, _ = load_weights(weights)
     network = build_network(config)
@@ -141,8 +142,8 @@ def responses(weights: Path) -> np.ndarray:
     strips = []
     for row in rows:
         strongest = row[np.argsort(-row.std((1, 2)))[:6]]
-        low, high = (f(strongest, (1, 2), keepdims=True) for f in (np.min, np.max))
-        grey = np.rint(255 * (strongest - low) / np.maximum(high - low, 1e-6)).astype(np.uint8)
+        low, high = np.quantile(strongest[:, 8:-8, 8:-8], (0.01, 0.99), (1, 2), keepdims=True)
+        grey = np.rint(255 * ((strongest - low) / np.maximum(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)
         strips.append(np.repeat(np.hstack(list(grey))[..., None], 3, 2))
     return np.hstack([np.vstack([smeared[0]] * len(strips)), np.vstack(strips)])
 

@@ -154,5 +154,5 @@ class Writer:
     def _close(self) -> None:
         if self._sink is not None:
             self._sink.close()
-            self._sink = None
+        self._sink = None
         self._metrics.sink_up.labels(self._board.name).set(0)

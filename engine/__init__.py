@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.base import Engine, EngineError, EngineUnknown, ModelSpec, Restored
+from engine.base import Engine, EngineError, EngineUnknown, ModelSpec, Restored, unknown
 
 if TYPE_CHECKING:
     from engine.batching import SharedEngine
@@ -30,6 +30,7 @@ __all__ = [
     "open_shared",
     "plan_folder",
     "shipped_models",
+    "unknown",
 ]
 
 log = logging.getLogger(__name__)

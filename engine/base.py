@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # the command imports this file for its errors alone, and mus
     from numpy.typing import NDArray
 
 CROP_HEIGHT, CROP_WIDTH = 112, 96
+KERNEL_SIDE = 33
 
 
 class EngineError(Exception):
@@ -31,7 +32,7 @@ class ModelSpec:
     frames: int = (
         1  # that the model sees of a face: this one, and behind it in the channels the one before, as restored
     )
-    kernels: bool = False  # whether it also returns the motion kernels that it found
+    kernels: bool = False  # whether it also returns the motion kernels that it found, and takes those that are known
     version: str = ""
     macs: int = 0  # multiply-accumulates a face; 0 where the file does not say
 
@@ -39,6 +40,12 @@ class ModelSpec:
     def input_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of one input crop."""
         return CROP_HEIGHT + 2 * self.margin, CROP_WIDTH + 2 * self.margin, 3 * self.frames
+
+    def feed(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None) -> dict[str, NDArray[Any]]:
+        """The model's inputs by name."""
+        if not self.kernels:
+            return {"crops": crops}
+        return {"crops": crops, "known": unknown(len(crops)) if known is None else known}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], source: str) -> ModelSpec:
@@ -62,6 +69,13 @@ class ModelSpec:
             ) from error
 
 
+def unknown(count: int) -> NDArray[np.float32]:
+    """Kernels of crops whose motion is not known."""
+    import numpy as np
+
+    return np.zeros((count, KERNEL_SIDE, KERNEL_SIDE), np.float32)
+
+
 class Restored(NamedTuple):
     """What an engine returns for N crops."""
 
@@ -75,8 +89,11 @@ class Engine(Protocol):
     spec: ModelSpec
     about: dict[str, Any]  # "engine", and what is worth telling: precision, device, parity, what `auto` passed over
 
-    def run(self, crops: NDArray[np.uint8]) -> Restored:
+    def run(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None = None) -> Restored:
         """Restore crops (N, 112 + 2 margin, 96 + 2 margin, 3 frames), RGB, N >= 1.
+
+        A model that finds motion kernels undoes those of `known` (N, 33, 33), each of sum 1 and with its centre of mass
+        in its middle, in place of its own; it finds its own where a row is all zeros. Others do not look at them.
 
         Raises:
             EngineError: the device failed. The crops are as they were.

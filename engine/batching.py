@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.base import Engine, EngineError, Restored
+from engine.base import Engine, EngineError, Restored, unknown
 
 log = logging.getLogger(__name__)
 FORGIVEN_AFTER = 1000  # batches that go well after a fault, until the next one may rebuild the engine again
@@ -25,6 +25,7 @@ CLOSING_S = 10.0  # for what was handed in to be finished; an engine that hangs 
 @dataclass(slots=True)
 class _Call:
     crops: NDArray[np.uint8]
+    known: NDArray[np.float32] | None
     answer: Future[Restored] = field(default_factory=Future)
 
 
@@ -84,23 +85,22 @@ class SharedEngine:
             self._calls.put(None)
         self._thread.join(CLOSING_S)
 
-    def run(self, crops: NDArray[np.uint8]) -> Restored:
-        """Crops for the next batch; waits for the answer.
+    def run(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None = None) -> Restored:
+        """Crops for the next batch; waits for the answer. See `Engine.run`.
 
         Raises:
             EngineError: the engine is closed, failed, is being made anew, or does not answer.
         """
         if self._being_made and self._limit_s is not None:
             raise EngineError("the engine is being made anew")
-        answer = self._hand_in(crops)
+        answer = self._hand_in(_Call(crops, known))
         try:
             return answer.result(self._limit_s)
         except NoAnswer:
             answer.cancel()
             raise EngineError(f"the engine did not answer within {self._limit_s:g} s") from None
 
-    def _hand_in(self, crops: NDArray[np.uint8]) -> Future[Restored]:
-        call = _Call(crops)
+    def _hand_in(self, call: _Call) -> Future[Restored]:
         with self._closing:
             if self._closed:
                 raise EngineError("the engine is closed")
@@ -197,9 +197,9 @@ class Seat(Engine):
         self._shared, self._left = shared, False
         self.spec, self.about = shared.spec, shared.about
 
-    def run(self, crops: NDArray[np.uint8]) -> Restored:
+    def run(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None = None) -> Restored:
         """See `Engine.run`; waits while the batch fills and other streams' crops are under way."""
-        return self._shared.run(crops)
+        return self._shared.run(crops, known)
 
     def close(self) -> None:
         """Nobody waits for this stream any more."""
@@ -213,8 +213,12 @@ def _is_awaited(call: _Call) -> bool:
 
 
 def _deliver(calls: list[_Call], engine: Engine) -> None:
-    crops = calls[0].crops if len(calls) == 1 else np.concatenate([call.crops for call in calls])
-    restored = engine.run(crops)
+    crops, known = calls[0].crops, calls[0].known
+    if len(calls) > 1:
+        crops = np.concatenate([call.crops for call in calls])
+        if any(call.known is not None for call in calls):
+            known = np.concatenate([unknown(len(call.crops)) if call.known is None else call.known for call in calls])
+    restored = engine.run(crops, known)
     if restored.kernels is not None and not np.isfinite(restored.kernels).all():
         raise EngineError("the engine returned numbers that are not finite")
     at = 0

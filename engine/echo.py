@@ -15,7 +15,7 @@ class EchoEngine(Engine):
         self.spec = ModelSpec("echo", margin)
         self.about = {"engine": "echo"}
 
-    def run(self, crops: NDArray[np.uint8]) -> Restored:
+    def run(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None = None) -> Restored:
         """See `Engine.run`."""
         m = self.spec.margin
         return Restored(crops[:, m : m + CROP_HEIGHT, m : m + CROP_WIDTH, :3], None)

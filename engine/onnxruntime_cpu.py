@@ -36,10 +36,10 @@ class OnnxRuntimeEngine(Engine):
         self.about = {"engine": "onnxruntime", "version": ort.__version__, "precision": "float32"}
         self.spec = ModelSpec.from_metadata(self._session.get_modelmeta().custom_metadata_map, str(model))
 
-    def run(self, crops: NDArray[np.uint8]) -> Restored:
+    def run(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None = None) -> Restored:
         """See `Engine.run`."""
         try:
-            out = self._session.run(None, {"crops": crops})
+            out = self._session.run(None, self.spec.feed(crops, known))
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed: {str(error).splitlines()[0]}") from error
         return Restored(out[0], out[1] if self.spec.kernels else None)

@@ -77,10 +77,10 @@ class OpenVinoEngine(Engine):
             raise EngineError(f"OpenVINO cannot compile {model}: {_first_line(error)}") from error
         self.about = {"engine": "openvino", "version": openvino.get_version().split("-")[0], **built.about}
 
-    def run(self, crops: NDArray[np.uint8]) -> Restored:
+    def run(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None = None) -> Restored:
         """See `Engine.run`."""
         try:
-            out = self._compiled(crops, share_inputs=True)
+            out = self._compiled(self.spec.feed(crops, known), share_inputs=True)
         except RuntimeError as error:
             raise EngineError(f"OpenVINO failed: {_first_line(error)}") from error
         return Restored(out[0], out[1] if self.spec.kernels else None)

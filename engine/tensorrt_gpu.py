@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import half_precision, tensorrt_plan
-from engine.base import CROP_HEIGHT, CROP_WIDTH, Engine, EngineError, Restored
+from engine.base import CROP_HEIGHT, CROP_WIDTH, KERNEL_SIDE, Engine, EngineError, ModelSpec, Restored
 from engine.cuda import Buffer, Gpu, Stream, call, gpus, stopwatch
 from engine.parity import BOUNDS, measure
 from engine.plan_cache import Built, PlanCache, digest
 
 log = logging.getLogger(__name__)
-KERNEL_SIDE = 33
 
 
 class TensorRtEngine(Engine):
@@ -60,16 +59,18 @@ class TensorRtEngine(Engine):
             raise
         self.about = {"engine": flavour, "version": trt.__version__, "device": gpu.name, **built.about}
 
-    def run(self, crops: NDArray[np.uint8]) -> Restored:
+    def run(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None = None) -> Restored:
         """See `Engine.run`."""
         call("cudaSetDevice", self._gpu.device)  # of this thread
         restored = np.empty((len(crops), CROP_HEIGHT, CROP_WIDTH, 3), np.uint8)
         kernels = np.empty((len(crops), KERNEL_SIDE, KERNEL_SIDE), np.float32) if self.spec.kernels else None
+        given = self.spec.feed(crops, known)
         for turn, start in enumerate(range(0, len(crops), self._max_batch)):
             slot = self._slots[turn % 2]
             slot.collect()
             part = slice(start, start + self._max_batch)
-            slot.begin(crops[part], restored[part], None if kernels is None else kernels[part])
+            mine = {name: values[part] for name, values in given.items()}
+            slot.begin(mine, restored[part], None if kernels is None else kernels[part])
         for slot in self._slots:
             slot.collect()
         return Restored(restored, kernels)
@@ -117,9 +118,7 @@ class TensorRtEngine(Engine):
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise EngineError(f"TensorRT cannot load the plan: {'; '.join(self._log.errors[:1])}")
-        self._slots = [
-            _Slot(self._trt, engine, self.spec.input_shape, self.spec.kernels, self._max_batch) for _ in "12"
-        ]
+        self._slots = [_Slot(self._trt, engine, self.spec, self._max_batch) for _ in "12"]
 
 
 class _Graphs(NamedTuple):
@@ -133,12 +132,13 @@ class _Graphs(NamedTuple):
 class _Slot:
     """One batch in flight: its stream, its memory, its graphs."""
 
-    def __init__(self, trt: Any, engine: Any, crop: tuple[int, int, int], kernels: bool, max_batch: int) -> None:
+    def __init__(self, trt: Any, engine: Any, spec: ModelSpec, max_batch: int) -> None:
         self._trt, self._engine, self._max_batch = trt, engine, max_batch
         self.stream = Stream()
-        self._crops = Buffer((max_batch, *crop), np.uint8)
+        self._given = {"crops": Buffer((max_batch, *spec.input_shape), np.uint8)}
         self._results = {"restored": Buffer((max_batch, CROP_HEIGHT, CROP_WIDTH, 3), np.uint8)}
-        if kernels:
+        if spec.kernels:
+            self._given["known"] = Buffer((max_batch, KERNEL_SIDE, KERNEL_SIDE), np.float32)
             self._results["kernels"] = Buffer((max_batch, KERNEL_SIDE, KERNEL_SIDE), np.float32)
         # Contexts of one slot never run at once: they share their scratch memory.
         self._scratch_bytes = max(1, int(engine.device_memory_size_v2))
@@ -146,10 +146,13 @@ class _Slot:
         self._graphs: dict[int, _Graphs] = {}
         self._pending: Callable[[], None] | None = None
 
-    def begin(self, crops: NDArray[np.uint8], restored: NDArray[np.uint8], kernels: NDArray[np.float32] | None) -> None:
-        """Start a batch whose results `collect` puts into the given arrays."""
-        count = len(crops)
-        self._crops.host[:count] = crops
+    def begin(
+        self, given: dict[str, NDArray[Any]], restored: NDArray[np.uint8], kernels: NDArray[np.float32] | None
+    ) -> None:
+        """Start a batch, its inputs by name, whose results `collect` puts into the other arrays."""
+        count = len(restored)
+        for name, values in given.items():
+            self._given[name].host[:count] = values
         self.stream.launch(self._graph(min(1 << (count - 1).bit_length(), self._max_batch)).whole)
 
         def finish() -> None:
@@ -178,7 +181,7 @@ class _Slot:
         steps += [
             partial(call, "cudaGraphExecDestroy", graph) for g in graphs.values() for graph in (g.whole, g.compute)
         ]
-        steps += [buffer.free for buffer in (self._crops, *self._results.values())]
+        steps += [buffer.free for buffer in (*self._given.values(), *self._results.values())]
         steps += [partial(call, "cudaFree", self._scratch), partial(call, "cudaStreamDestroy", self.stream.handle)]
         for step in steps:  # after a fault of the device each of them may fail, and the others are tried still
             with contextlib.suppress(EngineError):
@@ -189,10 +192,13 @@ class _Slot:
         if batch not in self._graphs:
             context = _context(self._trt, self._engine)
             context.set_device_memory(int(self._scratch), self._scratch_bytes)
-            taken = [context.set_input_shape("crops", (batch, *self._crops.host.shape[1:]))]
-            taken.append(context.set_tensor_address("crops", int(self._crops.device)))
-            for name, buffer in self._results.items():
-                taken.append(context.set_tensor_address(name, int(buffer.device)))
+            taken = [
+                context.set_input_shape(name, (batch, *buffer.host.shape[1:])) for name, buffer in self._given.items()
+            ]
+            taken += [
+                context.set_tensor_address(name, int(buffer.device))
+                for name, buffer in (*self._given.items(), *self._results.items())
+            ]
             if not all(taken):
                 raise EngineError(f"TensorRT refuses the shapes of a batch of {batch}")
             compute = partial(self._enqueue, context)
@@ -200,7 +206,8 @@ class _Slot:
             self.stream.wait()
 
             def whole() -> None:
-                self._crops.up(batch, self.stream)
+                for buffer in self._given.values():
+                    buffer.up(batch, self.stream)
                 compute()
                 for buffer in self._results.values():
                     buffer.down(batch, self.stream)

@@ -83,9 +83,10 @@ def build(trt: Any, model: Path, max_batch: int = MAX_BATCH, capability: str | N
     if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # or a CUDA graph could not be captured
         config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     profile = builder.create_optimization_profile()
-    crops = network.get_input(0)
-    _, *crop = crops.shape
-    profile.set_shape(crops.name, (1, *crop), (max(1, max_batch // 2), *crop), (max_batch, *crop))
+    for index in range(network.num_inputs):
+        given = network.get_input(index)
+        _, *one = given.shape
+        profile.set_shape(given.name, (1, *one), (max(1, max_batch // 2), *one), (max_batch, *one))
     config.add_optimization_profile(profile)
     if hasattr(trt, "ComputeCapability"):
         _target(trt, config, capability)

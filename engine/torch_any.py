@@ -43,11 +43,12 @@ class TorchEngine(Engine):
         name = torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"
         self.about = {"engine": "torch", "version": torch.__version__, "device": name, "precision": "float32"}
 
-    def run(self, crops: NDArray[np.uint8]) -> Restored:
+    def run(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None = None) -> Restored:
         """See `Engine.run`."""
         try:
             with self._torch.inference_mode():
-                out = self._module(self._torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))
+                given = self.spec.feed(np.ascontiguousarray(crops), known)
+                out = self._module(**{name: self._torch.from_numpy(v).to(self._device) for name, v in given.items()})
         except RuntimeError as error:
             raise EngineError(f"torch failed: {str(error).splitlines()[0]}") from error
         restored, *kernels = (part.cpu().numpy() for part in out)

@@ -26,6 +26,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     strength: Annotated[float, Meta(ge=0, le=1)]
     still_px: Annotated[float, Meta(ge=0, le=10)]
     fuse: Literal["none", "past", "both"]
+    refit: bool
 
     @property
     def of_the_engine(self) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+Picture = NDArray[np.float32]
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
 Rect = tuple[int, int, int, int]  # x0, y0, x1, y1 in px of the frame, x1 and y1 outside
 
@@ -113,6 +114,7 @@ class Patch:
     strength: float  # 0..1, how much of the change is pasted
     kernel: NDArray[np.float32] | None = None  # (33, 33) in px of the crop: what smeared it, where the model tells
     motion: Motion | None = None  # the same in figures
+    is_refitted: bool = False  # the kernel is not the network's guess: other frames, which show the face, told it
 
     @property
     def given(self) -> NDArray[np.uint8]:
@@ -146,9 +148,17 @@ class Found:
     crops: tuple[Crop, ...]
 
 
+class Seen(NamedTuple):
+    """What is known of a face, in px of a crop."""
+
+    picture: Picture  # (112, 96, 3) RGB, of 255
+    certainty: Picture  # (112, 96, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Mended:
     """A frame with its restored patches."""
 
     frame: Frame
     patches: tuple[Patch, ...]
+    earlier: tuple[Seen | None, ...] = ()  # what the frames before tell of each; () where that is not asked

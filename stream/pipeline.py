@@ -59,7 +59,7 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
                     frames = lanes.run("read", source)
                     found = lanes.run("find", finding.run(frames))
                     mended = lanes.run("restore", Restoration(engine, run, stats).run(found))
-                    whole = Fusion(run, stats).run(mended)
+                    whole = Fusion(run, engine, stats).run(mended)
                     pasted = lanes.run("paste", paste(whole, job.compare, stats, job.debug))
                     for item in pasted:
                         with stats.timed("write"):

@@ -7,13 +7,17 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import Engine, EngineError, Restored
+from engine import Engine, EngineError, ModelSpec, Restored, unknown
 from stream.config import EngineSettings
-from stream.frame import Crop, Found, Mended, Packet, Patch
+from stream.faces.second_look import sharpness
+from stream.frame import Crop, Found, Frame, Mended, Packet, Patch
+from stream.memory import Memory
 from stream.motion import motion_of, need
+from stream.refit import Fit, fit, placed
 from stream.stats import Stats
 
 FAILED = "left as they were because the engine failed"
+SOFTER = 0.9  # of the remembered face's sharpness, from which one less sharp is worth the fit
 LOOK_AHEAD = 8  # frames that wait for a batch to fill, at most
 
 
@@ -21,12 +25,16 @@ class Restoration:
     """Frames with crops in, frames with restored patches out.
 
     A face that hardly moved is hardly changed, one that comes or goes fades. Where the engine fails, faces stay as they
-    were and are counted.
+    were and are counted. What frames have shown of a face tells how it moved in later ones (`settings.refit`), and goes
+    on with them for the stage that fuses (`settings.fuse`).
     """
 
     def __init__(self, engine: Engine, settings: EngineSettings, stats: Stats) -> None:
         """An engine of two frames gets, behind each crop, the same face as it was restored in the frame before."""
         self._engine, self._settings, self._stats = engine, settings, stats
+        remembers = settings.fuse != "none"
+        self._memory = Memory(settings.still_px) if remembers else None
+        self._refits = settings.refit and remembers and engine.spec.kernels
         self._last = -1  # frame, and its faces:
         self._before: dict[int, NDArray[np.uint8]] = {}  # track -> (112, 96, 3), as it came where it was sharp
 
@@ -34,7 +42,7 @@ class Restoration:
         """The stage: batches are filled across frames, where one need not know the one before; order is kept."""
         waiting: list[Found | Packet] = []
         crops = frames = 0
-        most = 1 if self._engine.spec.frames > 1 else LOOK_AHEAD
+        most = 1 if self._engine.spec.frames > 1 or self._refits else LOOK_AHEAD
         for item in items:
             waiting.append(item)
             if isinstance(item, Found):
@@ -46,27 +54,28 @@ class Restoration:
         yield from self._flush(waiting)
 
     def _flush(self, waiting: list[Found | Packet]) -> Iterator[Mended | Packet]:
-        frames = [item.frame.index for item in waiting if isinstance(item, Found)]
-        crops = [crop for item in waiting if isinstance(item, Found) for crop in item.crops]
-        if frames and frames[0] != self._last + 1:
+        items = [item for item in waiting if isinstance(item, Found)]
+        crops = [crop for item in items for crop in item.crops]
+        if items and items[0].frame.index != self._last + 1:
             self._before = {}
         patches: list[Patch | None] = []
         stats = self._stats
         with stats.timed("restore"):
             for start in range(0, len(crops), self._settings.batch):
                 part = crops[start : start + self._settings.batch]
+                fits = [self._fit(crop, items[0].frame) if self._refits else None for crop in part]
                 try:
-                    restored = self._engine.run(np.stack([self._seen(crop) for crop in part]))
+                    restored = self._engine.run(np.stack([self._seen(crop) for crop in part]), known_of(fits))
                 except EngineError as error:
                     stats.passed_over[FAILED] += len(part)
                     stats.engine_fault = stats.engine_fault or str(error)
                     patches += [None] * len(part)
                 else:
-                    patches += _patches(part, restored, self._settings)
-            if frames:
+                    patches += _patches(part, fits, restored, self._settings)
+            if items:
                 done = [patch for patch in patches if patch is not None]
                 self._before = {p.crop.track.id: p.restored if p.strength > 0 else p.given for p in done}
-                self._last = frames[-1]
+                self._last = items[-1].frame.index
         ready = iter(patches)
         for item in waiting:
             if isinstance(item, Packet):
@@ -76,22 +85,50 @@ class Restoration:
                 stats.faces += len(own)
                 stats.faces_restored += sum(patch.strength > 0 for patch in own)
                 stats.frames_with_faces += bool(own)
-                yield Mended(item.frame, own)
+                with stats.timed("restore"):
+                    earlier = () if self._memory is None else self._memory.see(own, item.frame)
+                yield Mended(item.frame, own, earlier)
+
+    def _fit(self, crop: Crop, frame: Frame) -> Fit | None:
+        """The motion that the frames before tell, where they do and have shown the face sharper."""
+        assert self._memory is not None
+        face = self._memory.recall(crop, frame)
+        if face is None:
+            return None
+        margin = self._engine.spec.margin
+        given = crop.image[margin : margin + face.shape[0], margin : margin + face.shape[1]]
+        return fit(given, face, crop.matrix) if sharpness(given) < SOFTER * sharpness(face) else None
 
     def _seen(self, crop: Crop) -> NDArray[np.uint8]:
         """What the engine sees of a face, (112 + 2 margin, 96 + 2 margin, 3 frames): one new to it stands twice."""
-        if self._engine.spec.frames == 1:
-            return crop.image
-        behind = crop.image.copy()
-        before, margin = self._before.get(crop.track.id), self._engine.spec.margin
-        if before is not None:
-            behind[margin : margin + before.shape[0], margin : margin + before.shape[1]] = before
-        return np.concatenate([crop.image, behind], 2)
+        return behind(crop.image, self._before.get(crop.track.id), self._engine.spec)
 
 
-def _patches(crops: list[Crop], restored: Restored, settings: EngineSettings) -> Iterator[Patch]:
-    for i, crop in enumerate(crops):
+def behind(image: NDArray[np.uint8], before: NDArray[np.uint8] | None, spec: ModelSpec) -> NDArray[np.uint8]:
+    """An engine's crop (H, W, 3) with what the frame before showed of the face (112, 96, 3), amid the crop's own
+    margin, behind it in the channels, where the model sees two frames."""
+    if spec.frames == 1:
+        return image
+    other, margin = image.copy(), spec.margin
+    if before is not None:
+        other[margin : margin + before.shape[0], margin : margin + before.shape[1]] = before
+    return np.concatenate([image, other], 2)
+
+
+def known_of(fits: list[Fit | None]) -> NDArray[np.float32] | None:
+    """What an engine is told of its crops' motion; None where that is nothing."""
+    if not any(fits):
+        return None
+    none = unknown(1)[0]
+    return np.stack([none if found is None else found.kernel for found in fits])
+
+
+def _patches(
+    crops: list[Crop], fits: list[Fit | None], restored: Restored, settings: EngineSettings
+) -> Iterator[Patch]:
+    for i, (crop, found) in enumerate(zip(crops, fits, strict=True)):
         kernel = None if restored.kernels is None else restored.kernels[i]
         motion = None if kernel is None else motion_of(kernel, crop.matrix)
         helps = 1.0 if motion is None else need(motion, settings.still_px)
-        yield Patch(crop, restored.crops[i], settings.strength * crop.track.shown * helps, kernel, motion)
+        patch = Patch(crop, restored.crops[i], settings.strength * crop.track.shown * helps, kernel, motion)
+        yield patch if found is None else placed(patch, found)

@@ -27,11 +27,12 @@ from live import Relayed, Server, feed, until
 
 
 def usage(pid: int) -> dict[str, float]:
-    """Of one process: resident MB, threads, open descriptors."""
+    """Of one process: resident MB, those of them that no file backs, threads, open descriptors."""
     status = Path(f"/proc/{pid}/status").read_text()
-    number = {key: int(value) for key, value in re.findall(r"(VmRSS|Threads):\s+(\d+)", status)}
+    number = {key: int(value) for key, value in re.findall(r"(VmRSS|RssAnon|Threads):\s+(\d+)", status)}
     return {
         "rss_mb": number["VmRSS"] / 1024,
+        "anonymous_mb": number["RssAnon"] / 1024,
         "threads": number["Threads"],
         "descriptors": len(os.listdir(f"/proc/{pid}/fd")),  # noqa: PTH208
     }
@@ -49,7 +50,7 @@ def slope(values: list[float]) -> tuple[float, float]:
 def soak(clip: Path, minutes: float, engine: str) -> dict[str, object]:
     """Run it; see above."""
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
-    chance, back_s, seen, anew = random.Random(7), [], [], []
+    chance, back_s, seen, ends, anew = random.Random(7), [], [], [], []
     heavy = ("-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", 25, "-c:a", "copy")
     with (
         Server(folder) as camera,
@@ -82,6 +83,7 @@ def soak(clip: Path, minutes: float, engine: str) -> dict[str, object]:
             while time.monotonic() < began + 60 * (minute + 1):
                 seen.append(usage(relay.process.pid))
                 time.sleep(2)
+            ends.append(round(seen[-1]["anonymous_mb"], 1))
             print(f"minute {minute + 1}: back in {back_s[-1]:.2f} s, {seen[-1]}", file=sys.stderr, flush=True)
         told = relay.told()
         code = relay.stop()
@@ -104,6 +106,7 @@ def soak(clip: Path, minutes: float, engine: str) -> dict[str, object]:
             | {"first": seen[0][key], "last": seen[-1][key], "most": max(s[key] for s in seen)}
             for key in seen[0]
         },
+        "anonymous_mb_by_minute": ends,
         "pts_seen": len(pts),
         "pts_steps_back": len(back_at),
         # A server that was started anew counts from 0, and corrects its idea of the sender's clock for some seconds.

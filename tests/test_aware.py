@@ -160,6 +160,8 @@ def test_the_exported_network_returns_the_motion_too(tmp_path, smeared):
     with open_engine("onnxruntime", str(tmp_path / "aware.onnx")) as engine:
         assert engine.spec.margin == 16 and engine.spec.kernels
         restored = engine.run(crops)
+        kernels = smeared[2].numpy() * (np.arange(8) % 2)[:, None, None].astype(np.float32)
+        told = engine.run(crops, kernels)
     network = build_network(config.network)
     network.load_state_dict({k: v.half().float() for k, v in state.ema.state_dict().items()})
     with torch.no_grad():
@@ -167,3 +169,8 @@ def test_the_exported_network_returns_the_motion_too(tmp_path, smeared):
     expected = (answer.image.clamp(0, 1) * 255).permute(0, 2, 3, 1).numpy()
     assert np.abs(restored.crops - expected).max() <= 0.6
     assert restored.kernels is not None and np.abs(restored.kernels - answer.kernel.numpy()).max() < 1e-3
+    with torch.no_grad():
+        expected = (network(smeared[1], smeared[2]).image.clamp(0, 1) * 255).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(told.kernels[1::2], kernels[1::2]), "a motion that is known is the one"
+    assert np.abs(told.crops[1::2] - expected[1::2]).max() <= 0.6
+    assert np.array_equal(told.crops[::2], restored.crops[::2]), "those whose motion is not known are as they were"

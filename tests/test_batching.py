@@ -24,12 +24,12 @@ class Marking(Engine):
         self.batches = []
         self.closed = False
 
-    def run(self, crops):
+    def run(self, crops, known=None):
         self.batches.append(len(crops))
         time.sleep(self.slow_s)
         if len(self.batches) in self.fail_at:
             raise self.fault
-        kernels = np.full((len(crops), 33, 33), 1 / 1089, np.float32)
+        kernels = np.full((len(crops), 33, 33), 1 / 1089, np.float32) if known is None else known.copy()
         if len(self.batches) in self.not_finite_at:
             kernels[0, 0, 0] = np.nan
         return Restored(np.broadcast_to(crops[:, :1, :1], crops.shape).copy(), kernels)
@@ -64,6 +64,18 @@ def test_every_stream_gets_its_own_crops_back_in_its_own_order(seed):
             list(pool.map(stream, range(5)))
     assert engine.closed
     assert max(engine.batches) > 11, "crops of several streams went together"
+
+
+def test_a_known_motion_stays_with_its_crop():
+    engine = Marking(slow_s=0.05)
+    with SharedEngine(lambda: engine, batch=8, patience_s=1.0) as shared, ThreadPoolExecutor(3) as pool:
+        seats = [shared.seat() for _ in range(3)]
+        known = [None, np.full((2, 33, 33), 5, np.float32), np.full((1, 33, 33), 7, np.float32)]
+        given = [crops(1), crops(2, 3), crops(4)]
+        done = list(pool.map(lambda seat, mine, theirs: seat.run(mine, theirs), seats, given, known))
+    assert engine.batches == [4], "all went together"
+    assert [corners(each) for each in done] == [[1], [2, 3], [4]]
+    assert [each.kernels.max() for each in done] == [0, 5, 7]
 
 
 def test_a_lone_stream_never_waits():
@@ -181,7 +193,7 @@ def test_a_closed_engine_takes_no_more():
 
 def test_live_nobody_waits_for_an_engine_that_hangs_and_who_left_costs_nothing():
     hung, engine = threading.Event(), Marking()
-    run, engine.run = engine.run, lambda crops: hung.wait(60) and run(crops)
+    run, engine.run = engine.run, lambda *given: hung.wait(60) and run(*given)
     with SharedEngine(lambda: engine, batch=1, limit_s=0.1) as shared:
         seat = shared.seat()
         for mark in (1, 2, 3):

@@ -216,11 +216,11 @@ class Counting(EchoEngine):
     def __init__(self, engine, fails=False):
         self.engine, self.spec, self.fails, self.crops = engine, engine.spec, fails, 0
 
-    def run(self, crops):
+    def run(self, crops, known=None):
         self.crops += len(crops)
         if self.fails:
             raise EngineError("out of memory")
-        return self.engine.run(crops)
+        return self.engine.run(crops, known)
 
 
 def test_points_of_a_smeared_face_are_read_better_in_the_restored_one(photograph, finder):

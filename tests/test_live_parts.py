@@ -337,10 +337,10 @@ class OneFace:
 class Failing(EchoEngine):
     fails = False
 
-    def run(self, crops):
+    def run(self, crops, known=None):
         if self.fails:
             raise EngineError("out of memory")
-        return super().run(crops)
+        return super().run(crops, known)
 
 
 @pytest.fixture

@@ -189,8 +189,8 @@ class Off(EchoEngine):
 
         self.right = open_engine("onnxruntime", "fast")
 
-    def run(self, crops):
-        restored, kernels = self.right.run(crops)
+    def run(self, crops, known=None):
+        restored, kernels = self.right.run(crops, known)
         kernels = kernels.copy()
         if not self.finite:
             kernels[0, 4, 5] = np.inf

@@ -286,13 +286,13 @@ class Failing:
         self.right, self.fail_at, self.batches = open_engine("onnxruntime", "fast"), fail_at, 0
         self.spec, self.about = self.right.spec, self.right.about
 
-    def run(self, crops):
+    def run(self, crops, known=None):
         from engine import EngineError
 
         self.batches += 1
         if self.batches in self.fail_at:
             raise EngineError("out of memory")
-        return self.right.run(crops)
+        return self.right.run(crops, known)
 
     def close(self):
         self.right.close()

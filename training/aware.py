@@ -125,15 +125,15 @@ class Aware(nn.Module):
         self.wiener = Wiener(margin)
         self.repair = repair
 
-    def forward(self, x: Tensor, true_kernel: Tensor | None = None) -> Answer:
-        """See the class. With a true kernel (N, 33, 33), how far the rest would get if the motion were known."""
+    def forward(self, x: Tensor, known: Tensor | None = None) -> Answer:
+        """See the class. Where a kernel is `known` (N, 33, 33), not all zeros, that is undone and not the one found."""
         frames = inner(x, self.margin)
         features = self.guess.trunk(F.pixel_unshuffle(frames, 2))
         x, blurry = x[:, :3], frames[:, :3]
         guess = blurry + F.pixel_shuffle(self.guess.head(features), 2)
         kernel, doubts = self.finder(blurry, guess, features)
-        if true_kernel is not None:
-            kernel, doubts = true_kernel, torch.zeros_like(doubts)
+        if known is not None:
+            kernel = torch.where(known.sum((1, 2), keepdim=True) > 0.5, known, kernel)
         with full_precision(x):
             undone = self.wiener(x, kernel.float(), doubts.float())
         grey = blurry.mean(1, keepdim=True).expand(-1, len(STRENGTHS) - 1, -1, -1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine import half_precision
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
-from training.aware import Aware
+from training.aware import SIDE, Aware
 from training.checkpoint import load_weights
 from training.layers import half
 from training.network import NetworkConfig, build_network, count_macs
@@ -21,16 +21,19 @@ OPSET = 18
 
 
 class CropModel(nn.Module):
-    """uint8 crops (N, 112 + 2 margin, 96 + 2 margin, 3 frames) to uint8 (N, 112, 96, 3), and kernels (N, 33, 33)."""
+    """uint8 crops (N, 112 + 2 margin, 96 + 2 margin, 3 frames) to uint8 (N, 112, 96, 3), and kernels (N, 33, 33).
+
+    A network that finds kernels also takes them where they are known (N, 33, 33), zeros where not.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, crops: Tensor, known: Tensor | None = None) -> tuple[Tensor, ...]:
         """Scale, restore, clamp and round."""
         x = crops.float().permute(0, 3, 1, 2) / 255  # first the cast: TensorRT moves no uint8
-        answer = self.network(x)
+        answer = self.network(x) if known is None else self.network(x, known)
         # Clamp, then add one half: casting to uint8 truncates, and so does TensorRT at its outputs.
         crops = ((answer.image.permute(0, 2, 3, 1) * 255).clamp(0, 255) + 0.5).to(torch.uint8)
         return (crops,) if answer.kernel is None else (crops, answer.kernel)
@@ -66,22 +69,26 @@ def export(weights: Path, output: Path, with_torch: bool = False) -> None:
 
 def _trace(network: nn.Module, config: NetworkConfig) -> torch.export.ExportedProgram:
     height, width = CROP_HEIGHT + 2 * config.margin, CROP_WIDTH + 2 * config.margin
-    example = torch.zeros(2, height, width, 3 * config.frames, dtype=torch.uint8)
-    model = CropModel(network).eval()
-    return torch.export.export(model, (example,), dynamic_shapes={"crops": {0: torch.export.Dim("N")}})
+    given = {"crops": torch.zeros(2, height, width, 3 * config.frames, dtype=torch.uint8)}
+    if isinstance(network, Aware):
+        given["known"] = torch.zeros(2, SIDE, SIDE)
+    count = torch.export.Dim("N")
+    shapes = {name: {0: count} for name in given}
+    return torch.export.export(CropModel(network).eval(), (), given, dynamic_shapes=shapes)
 
 
 def _write(exported: torch.export.ExportedProgram, about: dict[str, str], output: Path) -> None:
     import onnx
 
+    kernels = about["unsmear.kernels"] == "1"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
             exported,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["crops"],
-            output_names=["restored", "kernels"] if about["unsmear.kernels"] == "1" else ["restored"],
+            input_names=["crops", "known"] if kernels else ["crops"],
+            output_names=["restored", "kernels"] if kernels else ["restored"],
             external_data=False,
             verbose=False,
         )

@@ -131,7 +131,7 @@ def run(
 
     finding = FaceFinding.for_engine(finder, settings.faces, engine, stats)
     mended = Restoration(engine, settings.restore, stats).run(noted())
-    whole = Fusion(settings.restore, stats).run(mended)
+    whole = Fusion(settings.restore, engine, stats).run(mended)
     return tracks, [item for item in paste(whole, False, stats) if isinstance(item, Frame)]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine import Engine, EngineError
 from stream.faces import align
 from stream.faces.finder import Finder
-from stream.frame import Face
+from stream.frame import Face, Picture
 from stream.motion import motion_of
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class SecondLook(Finder):
         return replace(face, landmarks=points, score=max(face.score, found.score), yaw=found.yaw), spread
 
 
-def sharpness(crop: NDArray[np.uint8]) -> float:
+def sharpness(crop: NDArray[np.uint8] | Picture) -> float:
     """Edges beside contrast of a crop (112, 96, 3) at half its size: .3 to .7 of sharp faces, .15 to .35 of others."""
     import cv2
 

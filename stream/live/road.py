@@ -112,7 +112,7 @@ class Road:
         """Stages that remember nothing."""
         self.stats.engine_fault = None
         self._restoration = Restoration(self._engine, self._settings.restore, self.stats)
-        self._fusion = Fusion(self._settings.restore, self.stats)
+        self._fusion = Fusion(self._settings.restore, self._engine, self.stats)
 
     def restore(self, found: Found) -> Relayed:
         """Restored and pasted, or as it came."""

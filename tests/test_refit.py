@@ -1,0 +1,206 @@
+"""A face that frames around have shown tells how it moved: the kernel that is fitted, and what the network does."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from msgspec.structs import replace as changed
+from skimage import data
+from test_fuse import error, frame
+
+from engine import Engine, EngineError, open_engine
+from stream.config import load_settings
+from stream.faces.align import similarity, warp
+from stream.frame import Crop, Face, Found, Mended, Packet, Track
+from stream.fuse import Fusion
+from stream.refit import Fit, centred, fit, fit_kernel, moved, placed, to_grey
+from stream.restore import Restoration
+from stream.stats import Stats
+from zoo import FACE
+
+SETTINGS = changed(load_settings(None, {}).restore, fuse="past", refit=True)
+WIDE = 40  # px around a crop, so that what is smeared has surroundings
+ARC = [(12 * np.cos(t), 12 * np.sin(t)) for t in np.linspace(0, 2.5, 200)]
+HOOK = [(t, 0) for t in np.linspace(-11, 11, 150)] + [(11, t) for t in np.linspace(0, 11, 75)]
+LINE = [(t, 0.6 * t) for t in np.linspace(-11, 11, 200)]
+DASH = [(t, 0) for t in np.linspace(-3.5, 3.5, 80)]
+PATHS = {"arc": ARC, "hook": HOOK, "line": LINE}
+
+
+def kernel_of(path):
+    """A path in px as a kernel (33, 33), its centre of mass in the middle."""
+    points = np.array(path) - np.mean(path, 0) + 16
+    kernel = np.zeros((33, 33), np.float32)
+    for x, y in points:
+        (i, dx), (j, dy) = (divmod(x, 1), divmod(y, 1))
+        kernel[int(j) : int(j) + 2, int(i) : int(i) + 2] += np.outer([1 - dy, dy], [1 - dx, dx])
+    return kernel / kernel.sum()
+
+
+def wide_face(shift=(0, 0), mirrored=False):
+    matrix = similarity(FACE)
+    matrix[:, 2] += shift
+    picture = warp(data.astronaut(), matrix, WIDE)
+    return np.ascontiguousarray(picture[:, ::-1]) if mirrored else picture
+
+
+def smear(picture, kernel):
+    return cv2.filter2D(picture, -1, cv2.flip(kernel, -1))
+
+
+def cut(picture, margin=0):
+    return np.ascontiguousarray(picture[WIDE - margin : -WIDE + margin, WIDE - margin : -WIDE + margin])
+
+
+def crop_of(picture, track=1):
+    face = Face(np.array([0.0, 0, 96, 112]), np.zeros((5, 2)), 1.0)
+    return Crop(Track(track, face, face.landmarks, 0, 0), np.eye(2, 3), cut(picture, 16))
+
+
+def found(index, *crops):
+    return Found(frame(index), tuple(crops))
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with open_engine("onnxruntime", "fast") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("shift", [(0, 0), (2.5, -1.5), (-4, 3)])
+def test_the_kernel_between_a_known_face_and_a_smeared_one_is_found_with_its_place(name, shift):
+    true = kernel_of(PATHS[name])
+    given = to_grey(cut(smear(wide_face(shift), true)))
+    kernel, off = centred(fit_kernel(to_grey(cut(wide_face())), given))
+    assert kernel.shape == (33, 33) and kernel.min() >= 0 and kernel.sum() == pytest.approx(1, abs=1e-5)
+    assert np.abs(off - shift).max() < 1
+    a, b = (cv2.GaussianBlur(k, (0, 0), 1.0).ravel() for k in (kernel, true))
+    assert a @ b > 0.85 * np.linalg.norm(a) * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_smeared_face_is_restored_better_once_it_was_seen(engine, name):
+    kernel = kernel_of(PATHS[name])
+    crops = [found(0, crop_of(wide_face())), found(1, crop_of(smear(wide_face(), kernel)))]
+    true = cut(wide_face())
+    blind, refitted = (
+        list(Restoration(engine, changed(SETTINGS, refit=refit), Stats()).run(crops))[1].patches[0]
+        for refit in (False, True)
+    )
+    assert refitted.is_refitted and not blind.is_refitted
+    told = engine.run(crops[1].crops[0].image[None], kernel[None]).crops[0]
+    assert error(refitted.restored, true) < 0.95 * error(blind.restored, true)
+    assert error(refitted.restored, true) < 1.1 * error(told, true), "nearly as if the motion were known"
+    assert refitted.motion.spread_px == pytest.approx(
+        float(np.std(PATHS[name], 0) @ np.std(PATHS[name], 0)) ** 0.5, rel=0.25
+    )
+    assert refitted.strength == blind.strength == 1
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_another_face_tells_nothing(name):
+    given = cut(smear(wide_face(), kernel_of(PATHS[name])))
+    for other in (wide_face(mirrored=True), 255 - wide_face(), np.full_like(wide_face(), 128)):
+        assert fit(given, cut(other).astype(np.float32), np.eye(2, 3)) is None
+    assert fit(given, cut(wide_face()).astype(np.float32), np.eye(2, 3)) is not None
+
+
+def test_sharp_faces_and_small_motions_are_the_networks(engine):
+    small = smear(wide_face(), kernel_of([(t, 0) for t in np.linspace(-1.5, 1.5, 50)]))
+    crops = [found(i, crop_of(picture)) for i, picture in enumerate((wide_face(), wide_face(), small))]
+    assert not any(item.patches[0].is_refitted for item in Restoration(engine, SETTINGS, Stats()).run(crops))
+
+
+@pytest.mark.parametrize(("contrast", "path"), [(1.0, DASH), (1.0, LINE), (0.4, LINE)])
+def test_an_eye_that_has_closed_since_stays_closed(engine, contrast, path):
+    opened = wide_face()
+    eye = (slice(WIDE + 40, WIDE + 62), slice(WIDE + 18, WIDE + 46))
+    shut = opened.copy()
+    shut[eye] = (1 - contrast) * opened[eye] + contrast * opened[WIDE + 62 : WIDE + 84, eye[1]]
+    kernel = kernel_of(path)
+    crops = [found(0, crop_of(opened)), found(1, crop_of(smear(shut, kernel)))]
+    done = list(Fusion(SETTINGS, engine, Stats()).run(Restoration(engine, SETTINGS, Stats()).run(crops)))
+    assert done[1].patches[0].is_refitted
+    inner = (slice(46, 56), slice(24, 40))
+    off = done[1].patches[0].restored[inner].astype(float) - cut(shut)[inner]
+    toward = cut(opened)[inner].astype(float) - cut(shut)[inner]
+    assert (off * toward).sum() / np.square(toward).sum() < 0.15, "the share of the open eye in it"
+
+
+def test_a_fit_moves_the_face_to_between_its_points_and_the_kernels_middle(engine):
+    given = cut(smear(wide_face((3, 0)), kernel_of(DASH)))
+    far = cut(smear(wide_face((3, 0)), kernel_of(LINE)))
+    face = cut(wide_face()).astype(np.float32)
+    short, long = fit(given, face, np.eye(2, 3)), fit(far, face, np.eye(2, 3))
+    assert -3 < long.back[0] < short.back[0] < 0, "the longer the motion, the nearer to the points"
+    patch = next(Restoration(engine, SETTINGS, Stats()).run([found(0, crop_of(wide_face()))])).patches[0]
+    there = placed(patch, Fit(kernel_of(LINE), np.array([2.0, -1.0])))
+    assert error(there.restored, moved(patch.restored.astype(np.float32), np.array([2.0, -1.0]))) < 1
+    assert there.kernel.sum() == pytest.approx(1, abs=0.02) and np.array_equal(there.given, patch.given)
+
+
+class Counting(Engine):
+    """`right`, counting what it is asked; fails where a motion is known."""
+
+    def __init__(self, right, fails=False):
+        self.right, self.spec, self.about, self.fails = right, right.spec, right.about, fails
+        self.asked, self.told = 0, 0
+
+    def run(self, crops, known=None):
+        self.asked += len(crops)
+        self.told += 0 if known is None else int((known.sum((1, 2)) > 0).sum())
+        if known is not None and self.fails:
+            raise EngineError("out of memory")
+        return self.right.run(crops, known)
+
+    def close(self):
+        pass
+
+
+def test_each_face_goes_through_the_engine_once_beside_others_that_are_new(engine):
+    smeared = smear(wide_face(), kernel_of(ARC))
+    counting = Counting(engine)
+    frames = [found(0, crop_of(wide_face())), found(1, crop_of(smeared), crop_of(smeared, track=2))]
+    done = list(Restoration(counting, SETTINGS, Stats()).run([frames[0], Packet(1, None), frames[1]]))
+    assert [patch.is_refitted for patch in done[2].patches] == [True, False]
+    assert counting.asked == 3 and counting.told == 1
+    alone = engine.run(frames[1].crops[1].image[None])
+    assert np.abs(done[2].patches[1].restored.astype(int) - alone.crops[0]).max() <= 1, (
+        "the new one's own motion is found"
+    )
+    off = changed(SETTINGS, refit=False), changed(SETTINGS, fuse="none")
+    for settings in off:
+        counting = Counting(engine)
+        list(Restoration(counting, settings, Stats()).run(frames))
+        assert counting.told == 0
+
+
+def test_later_frames_tell_the_motion_where_no_earlier_one_did(engine):
+    settings = changed(SETTINGS, fuse="both")
+    items = [found(0, crop_of(smear(wide_face(), kernel_of(HOOK)))), found(1, crop_of(wide_face((1, 1))))]
+    counting = Counting(engine)
+    blind = next(Restoration(engine, settings, Stats()).run(items)).patches[0]
+    done = list(Fusion(settings, counting, Stats()).run(Restoration(engine, settings, Stats()).run(items)))
+    assert done[0].patches[0].is_refitted and counting.asked == 1
+    assert error(done[0].patches[0].restored, cut(wide_face())) < 0.7 * error(blind.restored, cut(wide_face()))
+    for broken in (Counting(engine, fails=True), None):
+        kept = settings if broken else changed(settings, refit=False)
+        done = list(Fusion(kept, broken or counting, Stats()).run(Restoration(engine, settings, Stats()).run(items)))
+        assert not done[0].patches[0].is_refitted and isinstance(done[0], Mended)
+
+
+def test_an_engine_that_fails_leaves_the_face_as_it_was(engine):
+    stats = Stats()
+    items = [found(0, crop_of(wide_face())), found(1, crop_of(smear(wide_face(), kernel_of(ARC))))]
+    done = list(Restoration(Counting(engine, fails=True), SETTINGS, stats).run(items))
+    assert len(done[0].patches) == 1 and done[1].patches == () and stats.engine_fault == "out of memory"
+
+
+def test_a_track_is_told_by_its_own_face_only(engine):
+    items = [found(0, crop_of(wide_face(), track=1)), found(1, crop_of(smear(wide_face(), kernel_of(ARC)), track=2))]
+    done = list(Restoration(engine, SETTINGS, Stats()).run(items))
+    assert not done[1].patches[0].is_refitted
+    late = [items[0], replace(items[1], frame=frame(100), crops=(crop_of(smear(wide_face(), kernel_of(ARC))),))]
+    assert not list(Restoration(engine, SETTINGS, Stats()).run(late))[1].patches[0].is_refitted, "it is forgotten"

@@ -66,11 +66,11 @@ class Fusion:
 
     def _again(self, patch: Patch, frame: Frame, future: Memory) -> Patch:
         """The patch, restored with the motion that later frames tell where no earlier one told it."""
-        if not self._settings.refit or patch.motion is None or patch.is_refitted:
+        if not self._settings.refit or patch.kernel is None or patch.is_refitted:
             return patch
         face = future.recall(patch.crop, frame)
         found = None if face is None else fit(patch.given, face, patch.crop.matrix)
-        if face is None or found is None:
+        if face is None or found is None or not found.is_better(patch.kernel):
             return patch
         image = behind(patch.crop.image, np.clip(face + 0.5, 0, 255).astype(np.uint8), self._engine.spec)
         try:

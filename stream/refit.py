@@ -17,6 +17,8 @@ from stream.motion import motion_of
 
 LEAST_PX = 1.5  # spread of the motion, in px of the crop, from which the fit is better than the network
 LIKE = 0.45  # mean likeness from which the face is the one that was smeared: another one's is below 0.3
+SURE = 0.8  # and from which its motion is told better than the network finds it,
+AGREE = 0.8  # below, only where the network found quite another one
 ALIKE, ALIKE_PX = 7.0, 2.0  # RMS, of 255, over about so many px, at which a likeness is 1 / e
 INNER = (slice(16, -12), slice(12, -12))  # of a crop: the face without what is behind it
 FADE_PX = 16  # over which a crop is faded out before its motion is fitted
@@ -26,7 +28,7 @@ GRID = 96  # px of the plane in which the fit runs: enough for twice the reach o
 STEPS = 20  # of the fit: more of them fit the noise
 SPARSE = 0.03  # of the best single value's gain must every value bring
 FAINT = 0.05  # of the highest value: what lies below is noise
-SURE_PX = 8.0  # spread at which the middle of a motion says as much of a face's place as its points do
+FAR_PX = 8.0  # spread at which the middle of a motion says as much of a face's place as its points do
 
 
 class Fit(NamedTuple):
@@ -34,6 +36,15 @@ class Fit(NamedTuple):
 
     kernel: NDArray[np.float32]  # (33, 33) of sum 1, its centre of mass in its middle
     back: NDArray[np.float64]  # px right and down by which the face lies off where that kernel says it is
+    like: float  # mean likeness of the known face, smeared by it, 0 to 1
+
+    def is_better(self, kernel: NDArray[np.float32]) -> bool:
+        """Than the kernel (33, 33) that the network found by itself."""
+        import cv2
+
+        a, b = (cv2.GaussianBlur(each, (0, 0), 1.0).ravel() for each in (self.kernel, kernel))
+        agree = float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
+        return self.like >= SURE or agree < AGREE
 
 
 def fit(given: NDArray[np.uint8], face: Picture, matrix: NDArray[np.float64]) -> Fit | None:
@@ -42,10 +53,11 @@ def fit(given: NDArray[np.uint8], face: Picture, matrix: NDArray[np.float64]) ->
     grey, smeared = to_grey(face), to_grey(given)
     kernel, off = centred(fit_kernel(grey, smeared))
     spread = motion_of(kernel, matrix).spread_px
-    if spread < LEAST_PX or likeness(moved(grey, off), kernel, smeared)[INNER].mean() < LIKE:
+    like = float(likeness(moved(grey, off), kernel, smeared)[INNER].mean())
+    if spread < LEAST_PX or like < LIKE:
         return None
     # The kernel's middle and the points disagree on where the face is; a longer motion's middle is less sure.
-    return Fit(kernel, off * (1 / (1 + (spread / SURE_PX) ** 2) - 1))
+    return Fit(kernel, off * (1 / (1 + (spread / FAR_PX) ** 2) - 1), like)
 
 
 def placed(patch: Patch, found: Fit) -> Patch:

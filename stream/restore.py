@@ -13,7 +13,7 @@ from stream.faces.second_look import sharpness
 from stream.frame import Crop, Found, Frame, Mended, Packet, Patch
 from stream.memory import Memory
 from stream.motion import motion_of, need
-from stream.refit import Fit, fit, placed
+from stream.refit import SURE, Fit, fit, placed
 from stream.stats import Stats
 
 FAILED = "left as they were because the engine failed"
@@ -65,13 +65,11 @@ class Restoration:
                 part = crops[start : start + self._settings.batch]
                 fits = [self._fit(crop, items[0].frame) if self._refits else None for crop in part]
                 try:
-                    restored = self._engine.run(np.stack([self._seen(crop) for crop in part]), known_of(fits))
+                    patches += self._run(part, fits)
                 except EngineError as error:
                     stats.passed_over[FAILED] += len(part)
                     stats.engine_fault = stats.engine_fault or str(error)
                     patches += [None] * len(part)
-                else:
-                    patches += _patches(part, fits, restored, self._settings)
             if items:
                 done = [patch for patch in patches if patch is not None]
                 self._before = {p.crop.track.id: p.restored if p.strength > 0 else p.given for p in done}
@@ -98,6 +96,23 @@ class Restoration:
         margin = self._engine.spec.margin
         given = crop.image[margin : margin + face.shape[0], margin : margin + face.shape[1]]
         return fit(given, face, crop.matrix) if sharpness(given) < SOFTER * sharpness(face) else None
+
+    def _run(self, crops: list[Crop], fits: list[Fit | None]) -> list[Patch]:
+        """Restored with the motion that is surely known or else found; again where that turns out to be wrong."""
+        given = np.stack([self._seen(crop) for crop in crops])
+        told = [found if found is not None and found.like >= SURE else None for found in fits]
+        patches = list(_patches(crops, told, self._engine.run(given, known_of(told)), self._settings))
+        wrong = [
+            i
+            for i, (found, patch) in enumerate(zip(fits, patches, strict=True))
+            if found and not patch.is_refitted and patch.kernel is not None and found.is_better(patch.kernel)
+        ]
+        if wrong:
+            told = [fits[i] for i in wrong]
+            again = self._engine.run(given[wrong], known_of(told))
+            better = _patches([crops[i] for i in wrong], told, again, self._settings)
+            patches = [next(better) if i in wrong else patch for i, patch in enumerate(patches)]
+        return patches
 
     def _seen(self, crop: Crop) -> NDArray[np.uint8]:
         """What the engine sees of a face, (112 + 2 margin, 96 + 2 margin, 3 frames): one new to it stands twice."""

@@ -122,11 +122,26 @@ def test_an_eye_that_has_closed_since_stays_closed(engine, contrast, path):
     kernel = kernel_of(path)
     crops = [found(0, crop_of(opened)), found(1, crop_of(smear(shut, kernel)))]
     done = list(Fusion(SETTINGS, engine, Stats()).run(Restoration(engine, SETTINGS, Stats()).run(crops)))
-    assert done[1].patches[0].is_refitted
+    assert done[1].patches[0].is_refitted or contrast == 1.0, "what is too unlike tells nothing"
     inner = (slice(46, 56), slice(24, 40))
     off = done[1].patches[0].restored[inner].astype(float) - cut(shut)[inner]
     toward = cut(opened)[inner].astype(float) - cut(shut)[inner]
     assert (off * toward).sum() / np.square(toward).sum() < 0.15, "the share of the open eye in it"
+
+
+def test_where_the_two_agree_the_network_keeps_its_own_unless_the_fit_is_sure():
+    here, there = Fit(kernel_of(ARC), np.zeros(2), 0.6), Fit(kernel_of(ARC), np.zeros(2), 0.9)
+    assert not here.is_better(kernel_of(ARC)) and here.is_better(kernel_of(DASH))
+    assert there.is_better(kernel_of(ARC))
+
+
+def test_a_face_that_the_fit_is_not_sure_of_is_restored_again_only_if_the_network_was_wrong(engine, monkeypatch):
+    items = [found(0, crop_of(wide_face())), found(1, crop_of(smear(wide_face(), kernel_of(ARC))))]
+    for off, asked in ((kernel_of(ARC), 2), (kernel_of(DASH), 3)):
+        monkeypatch.setattr("stream.restore.fit", lambda *_, off=off: Fit(off, np.zeros(2), 0.6))
+        counting = Counting(engine)
+        patch = list(Restoration(counting, SETTINGS, Stats()).run(items))[1].patches[0]
+        assert counting.asked == asked and counting.told == asked - 2 and patch.is_refitted == (asked == 3)
 
 
 def test_a_fit_moves_the_face_to_between_its_points_and_the_kernels_middle(engine):
@@ -136,7 +151,7 @@ def test_a_fit_moves_the_face_to_between_its_points_and_the_kernels_middle(engin
     short, long = fit(given, face, np.eye(2, 3)), fit(far, face, np.eye(2, 3))
     assert -3 < long.back[0] < short.back[0] < 0, "the longer the motion, the nearer to the points"
     patch = next(Restoration(engine, SETTINGS, Stats()).run([found(0, crop_of(wide_face()))])).patches[0]
-    there = placed(patch, Fit(kernel_of(LINE), np.array([2.0, -1.0])))
+    there = placed(patch, Fit(kernel_of(LINE), np.array([2.0, -1.0]), 1.0))
     assert error(there.restored, moved(patch.restored.astype(np.float32), np.array([2.0, -1.0]))) < 1
     assert there.kernel.sum() == pytest.approx(1, abs=0.02) and np.array_equal(there.given, patch.given)
 

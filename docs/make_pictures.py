@@ -71,7 +71,7 @@ def neighbours() -> np.ndarray:
     clip = []
     for i in range(count):
         path = sample_paths(rng, 1, 60)[0]
-        extent = 22 * 0.5 * (1 - np.cos(2 * np.pi * i / (count - 1)))
+        extent = 27 * 0.5 * (1 - np.cos(2 * np.pi * i / (count - 1)))
         kernel = rasterise(path * extent / np.ptp(path, axis=0).max() + 1e-3 * np.arange(60)[:, None], 33)
         moved = np.roll(sharp, (i - count // 2, count // 2 - i), (0, 1))
         clip.append(np.dstack([np.rint(convolve(moved[..., c].astype(float), kernel)) for c in range(3)]))

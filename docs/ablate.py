@@ -64,7 +64,7 @@ VARIANTS = {
 def changed(config: TrainConfig, variant: Variant, steps: int, batch: int) -> TrainConfig:
     """The run of a variant."""
     anew = variant.reduction is not None
-    run = replace(config.run, steps=steps, batch=batch, whole_steps=0 if anew else steps, validate_every=10**9)
+    run = replace(config.run, steps=steps, batch=batch, whole_steps=0 if anew else steps, validate_every=0)
     return replace(
         config,
         network=replace(config.network, reduction=variant.reduction) if anew else config.network,

@@ -19,7 +19,9 @@ LEAST_PX = 1.5  # spread of the motion, in px of the crop, from which the fit is
 LIKE = 0.45  # mean likeness from which the face is the one that was smeared: another one's is below 0.3
 SURE = 0.8  # and from which its motion is told better than the network finds it,
 AGREE = 0.8  # below, only where the network found quite another one
-ALIKE, ALIKE_PX = 7.0, 2.0  # RMS, of 255, over about so many px, at which a likeness is 1 / e
+ALIKE, ALIKE_PX = 7.0, 2.0  # RMS, of 255, over about so many px, at which a likeness is 1 / e,
+FAINT_FACE = 14.0  # less in faces whose contrast (RMS, of 255) is below this: in the dark all are alike,
+NOISE = 1.0  # but no less than this
 INNER = (slice(16, -12), slice(12, -12))  # of a crop: the face without what is behind it
 FADE_PX = 16  # over which a crop is faded out before its motion is fitted
 REACH = 20  # px that a motion may reach from the middle, its own place not being known yet,
@@ -27,7 +29,7 @@ KEPT = 16  # and once it is
 GRID = 96  # px of the plane in which the fit runs: enough for twice the reach on either side
 STEPS = 20  # of the fit: more of them fit the noise
 SPARSE = 0.03  # of the best single value's gain must every value bring
-FAINT = 0.05  # of the highest value: what lies below is noise
+LEAST = 0.05  # of the highest value: what lies below is noise
 FAR_PX = 8.0  # spread at which the middle of a motion says as much of a face's place as its points do
 
 
@@ -95,7 +97,7 @@ def fit_kernel(sharp: Picture, smeared: Picture) -> NDArray[np.float32]:
 def centred(kernel: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """A kernel (41, 41) without what is faint, its centre of mass moved into the middle of (33, 33), and where that
     was: px right and down of the middle."""
-    kernel = np.where(kernel < FAINT * kernel.max(), np.float32(0), kernel)
+    kernel = np.where(kernel < LEAST * kernel.max(), np.float32(0), kernel)
     rows, columns = np.indices(kernel.shape) - REACH
     off = np.array([(columns * kernel).sum(), (rows * kernel).sum()]) / max(kernel.sum(), 1e-9)
     cut = slice(REACH - KEPT, REACH + KEPT + 1)
@@ -109,7 +111,8 @@ def likeness(grey: Picture, kernel: NDArray[np.float32], smeared: Picture) -> Pi
 
     again = cv2.filter2D(grey, -1, cv2.flip(kernel, -1), borderType=cv2.BORDER_REPLICATE)
     off = cv2.GaussianBlur(np.square(again - smeared), (0, 0), ALIKE_PX)
-    return np.asarray(np.exp(-off / np.float32(ALIKE**2)), np.float32)
+    alike = max(ALIKE * min(1.0, float(smeared[INNER].std()) / FAINT_FACE), NOISE)
+    return np.asarray(np.exp(-off / np.float32(alike**2)), np.float32)
 
 
 def moved(picture: Picture, by: NDArray[np.float64]) -> Picture:

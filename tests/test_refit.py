@@ -107,6 +107,21 @@ def test_another_face_tells_nothing(name):
     assert fit(given, cut(wide_face()).astype(np.float32), np.eye(2, 3)) is not None
 
 
+@pytest.mark.parametrize("contrast", [0.4, 0.08])
+def test_in_the_dark_another_face_is_another_one_still(contrast):
+    dark = {
+        name: 10 + contrast * cut(picture).astype(np.float32)
+        for name, picture in (
+            ("given", smear(wide_face(), kernel_of(LINE))),
+            ("same", wide_face()),
+            ("other", wide_face(mirrored=True)),
+        )
+    }
+    given = np.rint(dark["given"]).astype(np.uint8)
+    assert fit(given, dark["other"], np.eye(2, 3)) is None
+    assert fit(given, dark["same"], np.eye(2, 3)) is not None
+
+
 def test_sharp_faces_and_small_motions_are_the_networks(engine):
     small = smear(wide_face(), kernel_of([(t, 0) for t in np.linspace(-1.5, 1.5, 50)]))
     crops = [found(i, crop_of(picture)) for i, picture in enumerate((wide_face(), wide_face(), small))]

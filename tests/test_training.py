@@ -228,6 +228,13 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(faces, tmp_path):
     assert not all(torch.equal(a["network"][n], a["ema"][n]) for n in a["network"])
 
 
+@pytest.mark.parametrize(("every", "at"), [(0, []), (2, [2, 3])])
+def test_a_run_looks_at_held_out_faces_as_often_as_it_is_told(faces, tmp_path, every, at):
+    train(small(faces, steps=3, validate_every=every), tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "gain" in row] == at
+
+
 def test_the_rate_rises_holds_and_falls_to_nothing():
     config = load_config(shipped("plain"))
     run, o = config.run, config.optimizer

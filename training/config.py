@@ -91,7 +91,7 @@ class RunConfig(Struct, frozen=True, kw_only=True):
     part_px: tuple[int, int]
     whole_steps: Annotated[int, Meta(ge=0)]
     ema: Share
-    validate_every: Count
+    validate_every: Annotated[int, Meta(ge=0)]
     save_every: Count
 
 

@@ -73,7 +73,8 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
 
             if log is not None:
                 log.step(state.step, float(loss.detach()), rate)
-            if state.step % config.run.validate_every == 0 or state.step == config.run.steps:
+            every = config.run.validate_every
+            if every and (state.step % every == 0 or state.step == config.run.steps):
                 found = validate(state.ema, config, faces[count:], world.device)
                 state.plateau(found["loss"], config.optimizer.halve_after)
                 if log is not None:

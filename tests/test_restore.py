@@ -298,7 +298,7 @@ class Failing:
         self.right.close()
 
 
-@pytest.mark.parametrize(("second_fails_at", "left"), [(set(), 4), ({1}, 8)])
+@pytest.mark.parametrize(("second_fails_at", "left"), [(set(), 1), ({1}, 8)])
 def test_where_the_engine_fails_frames_pass_on_as_they_were(clip, tmp_path, second_fails_at, left):
     from engine import EngineError
     from engine.batching import SharedEngine
@@ -308,7 +308,7 @@ def test_where_the_engine_fails_frames_pass_on_as_they_were(clip, tmp_path, seco
     )
     settings = load_settings(None, {"encoder": {"name": "ffv1"}, "restore": {"still_px": 0.0}})
     finder = open_finder("mediapipe")
-    engines = [Failing(second_fails_at), Failing({2})]
+    engines = [Failing(second_fails_at), Failing({5})]
     with SharedEngine(engines.pop, settings.restore.batch) as shared:
         job = Job(source, tmp_path / "out.mkv", quiet=True)
         with pytest.raises(EngineError, match=rf"{left} faces in .*out\.mkv are as they were.*out of memory"):

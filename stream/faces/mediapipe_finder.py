@@ -61,14 +61,18 @@ class MediaPipeFinder:
                 min_detection_confidence=GLIMPSE,
             )
         )
-        self._landmarker = vision.FaceLandmarker.create_from_options(
-            vision.FaceLandmarkerOptions(
-                BaseOptions(model_asset_path=str(MODELS / "face_landmarker.task")),
-                num_faces=1,
-                min_face_detection_confidence=0.3,
-                min_face_presence_confidence=0.4,
+        try:
+            self._landmarker = vision.FaceLandmarker.create_from_options(
+                vision.FaceLandmarkerOptions(
+                    BaseOptions(model_asset_path=str(MODELS / "face_landmarker.task")),
+                    num_faces=1,
+                    min_face_detection_confidence=0.3,
+                    min_face_presence_confidence=0.4,
+                )
             )
-        )
+        except BaseException:
+            self._detector.close()  # collected later, amid another call, it would wait for ever
+            raise
 
     def search(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         """See `Finder.search`."""

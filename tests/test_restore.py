@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -56,10 +57,9 @@ def test_planes_outside_the_masks_are_the_decoded_ones_bit_for_bit(layout, size,
         time_base=Fraction(1, 1000),
         pts=(0, 40, 80),
     )
-    settings, finder = load_settings(None, {"restore": {"still_px": 0.0}}), open_finder("mediapipe")
-    with open_engine("onnxruntime", "fast") as engine:
+    settings = load_settings(None, {"restore": {"still_px": 0.0}})
+    with closing(open_finder("mediapipe")) as finder, open_engine("onnxruntime", "fast") as engine:
         report = restore_file(Job(source, tmp_path / "out.mkv", quiet=True), settings, finder, engine)
-    finder.close()
     assert report["faces"] == report["faces_restored"] == 3
     for a, b in zip(frames_of(source), frames_of(tmp_path / "out.mkv"), strict=True):
         changed = [np.argwhere(p != q) for p, q in zip(planes_of(a), planes_of(b), strict=True)]
@@ -307,13 +307,11 @@ def test_where_the_engine_fails_frames_pass_on_as_they_were(clip, tmp_path, seco
         "twelve.mkv", codec="ffv1", codec_options=(), time_base=Fraction(1, 1000), pts=tuple(range(0, 480, 40))
     )
     settings = load_settings(None, {"encoder": {"name": "ffv1"}, "restore": {"still_px": 0.0}})
-    finder = open_finder("mediapipe")
     engines = [Failing(second_fails_at), Failing({5})]
-    with SharedEngine(engines.pop, settings.restore.batch) as shared:
+    with closing(open_finder("mediapipe")) as finder, SharedEngine(engines.pop, settings.restore.batch) as shared:
         job = Job(source, tmp_path / "out.mkv", quiet=True)
         with pytest.raises(EngineError, match=rf"{left} faces in .*out\.mkv are as they were.*out of memory"):
             restore_file(job, settings, finder, shared.seat())
-    finder.close()
     before, after = frames_of(source), frames_of(tmp_path / "out.mkv")
     assert not engines and [f.pts for f in after] == [f.pts for f in before]
     same = [np.array_equal(a.to_ndarray(), b.to_ndarray()) for a, b in zip(before, after, strict=True)]

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
+from stream.faces.second_look import sharpness
 from stream.frame import Patch, Picture
 from stream.motion import motion_of
 
+SOFTER = 0.9  # of the known face's sharpness, from which a crop that has less is worth the fit
 LEAST_PX = 1.5  # spread of the motion, in px of the crop, from which the fit is better than the network
 LIKE = 0.45  # mean likeness from which the face is the one that was smeared: another one's is below 0.3
 SURE = 0.8  # and from which its motion is told better than the network finds it,
@@ -51,7 +53,9 @@ class Fit(NamedTuple):
 
 def fit(given: NDArray[np.uint8], face: Picture, matrix: NDArray[np.float64]) -> Fit | None:
     """The motion that makes the smeared crop (112, 96, 3) of a face that lies where its points say; None where it is
-    small, or the two are not alike. `matrix` cut the crop out of its frame."""
+    small, the crop about as sharp, or the two not alike. `matrix` cut the crop out of its frame."""
+    if sharpness(given) > SOFTER * sharpness(face):
+        return None
     grey, smeared = to_grey(face), to_grey(given)
     kernel, off = centred(fit_kernel(grey, smeared))
     spread = motion_of(kernel, matrix).spread_px
@@ -73,6 +77,8 @@ def placed(patch: Patch, found: Fit) -> Patch:
 def fit_kernel(sharp: Picture, smeared: Picture) -> NDArray[np.float32]:
     """The kernel (41, 41), at least 0 and of sum 1, that makes one grey crop (112, 96) of the other, best in the least
     squares of their differences: a projected gradient with momentum (FISTA), in Fourier space."""
+    import cv2
+
     side, lags = 2 * REACH + 1, np.arange(-2 * REACH, 2 * REACH + 1)
     shape = (CROP_HEIGHT + 2 * REACH, CROP_WIDTH + 2 * REACH)
     edges = (np.stack([np.gradient(grey, axis=axis) for axis in (0, 1)]) * WINDOW for grey in (sharp, smeared))
@@ -81,13 +87,16 @@ def fit_kernel(sharp: Picture, smeared: Picture) -> NDArray[np.float32]:
     highest = max(auto[0, 0], 1e-6)
     plane = np.zeros((GRID, GRID), np.float32)
     plane[np.ix_(lags, lags)] = auto[np.ix_(lags, lags)] / highest
-    blur = np.fft.rfft2(plane).real.clip(0)
+    blur = cv2.dft(plane)
     gain = (np.roll(cross, (REACH, REACH), (0, 1))[:side, :side] / highest).astype(np.float32)
     gain -= SPARSE * gain.max()
     kernel = ahead = np.full((side, side), np.float32(1 / side**2))
     momentum, step = 1.0, 1 / max(float(blur.max()), 1e-6)
+    plane[:] = 0
     for _ in range(STEPS):
-        slope = np.fft.irfft2(np.fft.rfft2(ahead, (GRID, GRID)) * blur, (GRID, GRID))[:side, :side] - gain
+        plane[:side, :side] = ahead
+        product = cv2.mulSpectrums(cv2.dft(plane, nonzeroRows=side), blur, 0)
+        slope = cv2.idft(product, flags=cv2.DFT_SCALE, nonzeroRows=side)[:side, :side] - gain
         before, kernel = kernel, np.maximum(ahead - step * slope, 0)
         more = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead, momentum = kernel + (momentum - 1) / more * (kernel - before), more

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from engine import Engine, EngineError, ModelSpec, Restored, unknown
 from stream.config import EngineSettings
-from stream.faces.second_look import sharpness
 from stream.frame import Crop, Found, Frame, Mended, Packet, Patch
 from stream.memory import Memory
 from stream.motion import motion_of, need
@@ -17,7 +16,6 @@ from stream.refit import SURE, Fit, fit, placed
 from stream.stats import Stats
 
 FAILED = "left as they were because the engine failed"
-SOFTER = 0.9  # of the remembered face's sharpness, from which one less sharp is worth the fit
 LOOK_AHEAD = 8  # frames that wait for a batch to fill, at most
 
 
@@ -95,7 +93,7 @@ class Restoration:
             return None
         margin = self._engine.spec.margin
         given = crop.image[margin : margin + face.shape[0], margin : margin + face.shape[1]]
-        return fit(given, face, crop.matrix) if sharpness(given) < SOFTER * sharpness(face) else None
+        return fit(given, face, crop.matrix)
 
     def _run(self, crops: list[Crop], fits: list[Fit | None]) -> list[Patch]:
         """Restored with the motion that is surely known or else found; again where that turns out to be wrong."""

@@ -8,10 +8,12 @@ torch = pytest.importorskip("torch", reason="the training extra is not installed
 from msgspec.structs import replace  # noqa: E402
 
 from stream.settings import shipped  # noqa: E402
-from training.config import DegradeConfig, NeighbourConfig, load_config  # noqa: E402
+from training.config import DegradeConfig, NeighbourConfig, ToldConfig, load_config  # noqa: E402
 from training.degrade import make_batch  # noqa: E402
 from training.kernels import KernelConfig, draw_kernels, draw_sequences  # noqa: E402
+from training.losses import motion  # noqa: E402
 from training.spoil import h264, jpeg, spoil  # noqa: E402
+from training.told import tell  # noqa: E402
 
 CLEAN = replace(
     load_config(shipped("plain")).degrade,
@@ -178,3 +180,19 @@ def test_a_mild_kernel_stays_small():
     mild = draw_kernels(np.random.default_rng(0), 200, replace(KERNELS, valid_min_px=3, mild_share=1.0, mild_max_px=6))
     sides = [max(np.ptp(axis) + 1 for axis in np.nonzero(kernel)) for kernel in mild]
     assert 3 <= max(sides) <= 6
+
+
+@pytest.mark.parametrize("margin", [0, 16])
+def test_the_motion_is_told_as_neighbouring_frames_would_fit_it(faces, margin):
+    config = ToldConfig(share=1.0, shift_px=0.5, bend_px=0.3, soft_sigma_px=0.5)
+    plain = batch(faces, margin=margin)
+    assert not plain.known.any()
+    told = tell(plain, margin, np.random.default_rng(0), config)
+    assert torch.allclose(told.known.sum((1, 2)), torch.ones(4), atol=1e-4)
+    others = told.kernels.roll(1, 0)
+    assert motion(told.known, told.kernels) < 0.3 * motion(others, told.kernels), "its own motion, not another's"
+    assert not torch.allclose(told.known, told.kernels, atol=1e-3), "as it is fitted, not as it was"
+    assert torch.equal(told.blurry, plain.blurry) and torch.equal(told.sharp, plain.sharp)
+    assert not tell(plain, margin, np.random.default_rng(0), replace(config, share=0.0)).known.any()
+    still = tell(batch(faces, margin=margin, unblurred_share=1.0), margin, np.random.default_rng(0), config)
+    assert not still.known.any(), "there is no motion to tell"

@@ -91,7 +91,8 @@ def test_the_papers_network_is_exported_with_plain_convolutions(tmp_path):
     export(tmp_path / "ema.pt", tmp_path / "paper.onnx")
     for name in ("paper.onnx", "paper.fp16.onnx"):
         kinds = [node.op_type for node in onnx.load(tmp_path / name).graph.node]
-        assert kinds.count("Conv") == 2 + 6 * 11 and "DFT" not in kinds
+        assert kinds.count("Conv") == 2 + 6 * 7 and "DFT" not in kinds, "the five reductions are one"
+        assert kinds.count("Concat") == 6, "of the branches: the reductions' weights were joined when it was exported"
 
 
 @pytest.mark.parametrize("size", [(112, 96), (48, 48), (20, 70)])
@@ -352,6 +353,22 @@ def test_a_network_of_two_frames_learns_and_needs_its_table(faces, tmp_path):
     (tmp_path / "without.toml").write_text(text.replace("frames = 2", "frames = 1"))
     with pytest.raises(UsageError, match=r"\[neighbour\]"):
         load_config(tmp_path / "without.toml")
+
+
+def test_what_is_told_changes_what_is_learned_and_only_by_networks_that_find_the_motion(faces, tmp_path):
+    from stream.errors import UsageError
+
+    fast = load_config(shipped("fast"))
+    config = small(faces, steps=3, part_px=(112, 96))
+    config = replace(config, network=fast.network, loss=replace(fast.loss, facial=0.0), told=fast.told)
+    for name, share in (("told", 1.0), ("untold", 0.0)):
+        train(replace(config, told=replace(fast.told, share=share)), tmp_path / name)
+    told, untold = (torch.load(tmp_path / name / "ema.pt")["weights"] for name in ("told", "untold"))
+    assert not torch.equal(told["wiener.log_r"], untold["wiener.log_r"])
+    table = shipped("fast").read_text().split("[told]")[1].split("\n[")[0]
+    (tmp_path / "plain.toml").write_text(shipped("plain").read_text() + "\n[told]" + table)
+    with pytest.raises(UsageError, match=r"\[told\]"):
+        load_config(tmp_path / "plain.toml")
 
 
 def test_twenty_steps_have_the_loss_that_they_always_had(faces, tmp_path):

@@ -56,6 +56,16 @@ class NeighbourConfig(Struct, frozen=True, kw_only=True):
     twice_share: Share
 
 
+class ToldConfig(Struct, frozen=True, kw_only=True):
+    """Samples whose motion is told, as the run time fits it to what frames around have shown: the sharp face, but not
+    quite."""
+
+    share: Annotated[float, Meta(ge=0, le=1)]
+    shift_px: Annotated[float, Meta(ge=0, le=8)]
+    bend_px: Annotated[float, Meta(ge=0, le=8)]
+    soft_sigma_px: Annotated[float, Meta(gt=0.3, le=2)]
+
+
 class LossConfig(Struct, frozen=True, kw_only=True):
     """Weights of eq. 5."""
 
@@ -111,6 +121,7 @@ class TrainConfig(Struct, frozen=True, kw_only=True):
     optimizer: OptimizerConfig
     run: RunConfig
     neighbour: NeighbourConfig | None = None
+    told: ToldConfig | None = None
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -122,4 +133,6 @@ def load_config(path: Path) -> TrainConfig:
     config = settings.build(TrainConfig, settings.load_toml(path), str(path))
     if (config.network.frames == 2) != (config.neighbour is not None):
         raise UsageError(f"{path}: a network of two frames needs the table [neighbour], and only such a one")
+    if config.told is not None and config.network.kind != "aware":
+        raise UsageError(f"{path}: only a network that finds the motion can be told it (the table [told])")
     return config

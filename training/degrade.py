@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     sharp: Tensor  # (N, 3, 112, 96)
     mask: Tensor  # (N, 1, 112, 96), 1 where the blurry pixel was made of pixels that the source picture had
     kernels: Tensor  # (N, side, side)
+    known: Tensor  # and those of them that the network is told; zeros where it is not
 
 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def make_batch(
     x = _sharp(faces, indices, rng, degrade, size, margin + reach)
     soft = np.flatnonzero(rng.random(len(x)) < degrade.soft_share)
     if len(soft):
-        x[soft, :3] = blur(x[soft, :3], _gaussians(rng, len(soft), degrade.soft_sigma_px))
+        x[soft, :3] = blur(x[soft, :3], gaussians(rng, len(soft), degrade.soft_sigma_px))
     for i in np.flatnonzero(rng.random(len(x)) < degrade.small_share):
         x[i, :3] = _enlarged(x[i, :3], rng.uniform(degrade.small_scale, 1))
     drawn = draw_sequences(rng, len(x), 1 if neighbour is None else 2, kernels)
@@ -75,7 +76,7 @@ def make_batch(
     blurry = spoil(y[:, :3], rng, degrade)
     if neighbour is not None:
         blurry = torch.cat([blurry, _frame_before(x, blurry, drawn, rng, degrade, neighbour)], 1)
-    return Batch(blurry, sharp.contiguous(), mask, k)
+    return Batch(blurry, sharp.contiguous(), mask, k, torch.zeros_like(k))
 
 
 def _frame_before(
@@ -93,7 +94,7 @@ def _frame_before(
     cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
     theta = np.stack([np.stack([cos, -sin, shift[:, 0]], 1), np.stack([sin, cos, shift[:, 1]], 1)], 1)
     grid = F.affine_grid(torch.from_numpy(theta.astype(np.float32)), list(x.shape), align_corners=False)
-    grid = grid + _bends(rng, config.bend_px, x)
+    grid = grid + bends(rng, config.bend_px, x)
     before = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     wrong = np.flatnonzero(rng.random(count) < config.wrong_share)
     before[wrong] = before.roll(1, 0)[wrong]
@@ -204,7 +205,7 @@ def _milder(kernel: NDArray[np.float32], share: float) -> NDArray[np.float32]:
     return milder / milder.sum()
 
 
-def _bends(rng: np.random.Generator, most_px: float, x: Tensor) -> Tensor:
+def bends(rng: np.random.Generator, most_px: float, x: Tensor) -> Tensor:
     """Ways (N, H, W, 2), of half a side, by which parts of a face (N, C, H, W) move: it speaks and looks about."""
     count, size = len(x), x.shape[-2:]
     bends = rng.standard_normal((count, 2, 7, 6)) * rng.uniform(0, most_px / 2, (count, 1, 1, 1))
@@ -220,7 +221,7 @@ def _ramps(rng: np.random.Generator, count: int, size: torch.Size) -> Tensor:
     return torch.from_numpy(ramp.astype(np.float32))[:, None]
 
 
-def _gaussians(rng: np.random.Generator, count: int, largest: float) -> Tensor:
+def gaussians(rng: np.random.Generator, count: int, largest: float) -> Tensor:
     """Gaussian kernels (count, 9, 9): pictures are soft by their lens and codec, and that is not to be mended."""
     sigma = rng.uniform(0.3, largest, (count, 1))
     line = np.exp(-(np.arange(-4, 5)[None] ** 2) / (2 * sigma**2))

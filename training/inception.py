@@ -6,6 +6,9 @@ add nothing yet), and a module's sum precedes its activation, so that it can tak
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,16 +65,23 @@ class InceptionModule(nn.Module):
 
     def respond(self, x: Tensor) -> list[Tensor]:
         """(N, C, H, W) to what each scale makes of it, (N, 32, H, W) each: figure 4."""
+        return list(self._branched(x).chunk(len(self.KERNELS), 1))
+
+    def _branched(self, x: Tensor) -> Tensor:
+        made = [conv(y) for conv, y in zip(self.branches, self._reduced(x), strict=True)]
+        return F.leaky_relu(torch.cat(made, 1), SLOPE)
+
+    def _reduced(self, x: Tensor) -> Sequence[Tensor]:
+        """What each branch sees, (N, 32, H, W) each; one convolution of 160 channels is quicker than five of 32."""
         if self.reduce is None:
-            return [F.leaky_relu(conv(x), SLOPE) for conv in self.branches]
-        return [
-            F.leaky_relu(conv(F.leaky_relu(reduce(x), SLOPE)), SLOPE)
-            for reduce, conv in zip(self.reduce, self.branches, strict=True)
-        ]
+            return [x] * len(self.KERNELS)
+        layers = [cast("nn.Conv2d", layer) for layer in self.reduce]
+        weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+        return F.leaky_relu(F.conv2d(x, weight, bias), SLOPE).chunk(len(layers), 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same size."""
-        return F.leaky_relu(x + self.join(torch.cat(self.respond(x), 1)), SLOPE)
+        return F.leaky_relu(x + self.join(self._branched(x)), SLOPE)
 
 
 class Inception(nn.Module):

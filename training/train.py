@@ -29,6 +29,7 @@ from training.degrade import Batch, make_batch
 from training.layers import inner
 from training.log import RunLog
 from training.phi import Phi
+from training.told import tell
 from training.world import join
 
 VALIDATION_FACES = 256  # the last faces of a folder, never trained on; blurred by the same kernels at every validation
@@ -61,8 +62,9 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
             rate = config.optimizer.learning_rate * state.rate * schedule(config, state.step)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate * group["share"]
+            seen = (batch.blurry, batch.known) if config.told else (batch.blurry,)
             with torch.autocast(world.device.type, torch.bfloat16, enabled=low_precision):
-                answer = network(batch.blurry)
+                answer = network(*seen)
             loss = losses.total(answer, batch, config.loss, phi, share)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -197,4 +199,5 @@ def batch_of(config: TrainConfig, faces: NDArray[np.uint8], count: int, step: in
     rng = np.random.default_rng([config.seed, 0, step])
     size = config.run.part_px if step < config.run.steps - config.run.whole_steps else (CROP_HEIGHT, CROP_WIDTH)
     margin, faces_of_step = config.network.margin, np.concatenate(indices)
-    return make_batch(faces, faces_of_step, rng, config.kernels, config.degrade, margin, size, config.neighbour)
+    batch = make_batch(faces, faces_of_step, rng, config.kernels, config.degrade, margin, size, config.neighbour)
+    return batch if config.told is None else tell(batch, margin, rng, config.told)

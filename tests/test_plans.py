@@ -46,7 +46,7 @@ def test_the_papers_network_compiles_as_well(tmp_path):
     export(tmp_path / "ema.pt", tmp_path / "paper.onnx")
     built = tensorrt_plan.build(trt, half_precision(tmp_path / "paper.onnx"), capability="8.9")
     assert built.about["tensors"] == {"crops": "UINT8 (-1, 112, 96, 3)", "restored": "UINT8 (-1, 112, 96, 3)"}
-    assert built.about["layers"] == {"convolution HALF": 2 + 6 * 11}
+    assert built.about["layers"] == {"convolution HALF": 2 + 6 * 7}
     assert tensorrt_plan.spec_of(tmp_path / "paper.onnx").macs == 1_845_120 * 112 * 96
 
 

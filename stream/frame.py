@@ -105,6 +105,15 @@ class Motion(NamedTuple):
     direction_deg: float  # of that, 0 along the rows, counter-clockwise as seen, -90 to 90
 
 
+class Fit(NamedTuple):
+    """How a face was smeared, as what other frames have shown of it tells."""
+
+    kernel: NDArray[np.float32]  # (33, 33) of sum 1, its centre of mass in its middle
+    off: NDArray[np.float64]  # px of the crop, right and down, of that middle from where they have shown the face,
+    back: NDArray[np.float64]  # and from that middle to where the face is
+    like: float  # mean likeness of the crop and the known face once that smears it, 0 to 1
+
+
 @dataclass(frozen=True, slots=True)
 class Patch:
     """What the engine made of a crop."""
@@ -114,7 +123,8 @@ class Patch:
     strength: float  # 0..1, how much of the change is pasted
     kernel: NDArray[np.float32] | None = None  # (33, 33) in px of the crop: what smeared it, where the model tells
     motion: Motion | None = None  # the same in figures
-    is_refitted: bool = False  # the kernel is not the network's guess: other frames, which show the face, told it
+    fit: Fit | None = None  # how frames on one side of this one say that the face was smeared
+    is_refitted: bool = False  # the kernel is such a fit, not the network's guess
 
     @property
     def given(self) -> NDArray[np.uint8]:

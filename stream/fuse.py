@@ -14,7 +14,7 @@ from engine import Engine, EngineError
 from stream.config import EngineSettings
 from stream.frame import Frame, Mended, Packet, Patch, Seen
 from stream.memory import Memory, added, own
-from stream.refit import fit, placed
+from stream.refit import fit, is_better, placed
 from stream.restore import behind
 from stream.stats import Stats
 
@@ -65,12 +65,13 @@ class Fusion:
         return done[::-1]
 
     def _again(self, patch: Patch, frame: Frame, future: Memory) -> Patch:
-        """The patch, restored with the motion that later frames tell where no earlier one told it."""
-        if not self._settings.refit or patch.kernel is None or patch.is_refitted:
+        """The patch with the motion that later frames tell, restored with it where no earlier one told it."""
+        if not self._settings.refit or (kernel := patch.kernel) is None:
             return patch
         face = future.recall(patch.crop, frame)
         found = None if face is None else fit(patch.given, face, patch.crop.matrix)
-        if face is None or found is None or not found.is_better(patch.kernel):
+        patch = replace(patch, fit=found)
+        if face is None or found is None or patch.is_refitted or not is_better(found, kernel):
             return patch
         image = behind(patch.crop.image, np.clip(face + 0.5, 0, 255).astype(np.uint8), self._engine.spec)
         try:

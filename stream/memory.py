@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 
 from stream.faces import align
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
-from stream.frame import Crop, Frame, Patch, Picture, Seen
+from stream.frame import Crop, Fit, Frame, Patch, Picture, Seen
 from stream.motion import need
-from stream.refit import INNER, likeness, to_grey
+from stream.refit import INNER, likeness, moved, to_grey
 
 SHARP = 1.0  # expected squared error, of 255, of a sharp face,
 SMEARED = 4.0  # what the square of its motion's spread in px adds,
 OLD = 1.0  # and what every frame between two
 OTHER, SAME = 0.4, 0.55  # the mean likeness up to which it is another face, and from which on it is this one
 LONGEST_S = 0.5  # seconds without a face after which what was seen of it is forgotten
+ASTRAY_PX = 2.0  # between where a smeared face's points say it is and where what is remembered does, to believe that
+MIDDLE = np.array([[(CROP_WIDTH - 1) / 2, (CROP_HEIGHT - 1) / 2]])
+NOWHERE = np.zeros(2)
 GRID = 6  # px between the points whose flow says how a face moved
 
 
@@ -46,17 +49,22 @@ class Memory:
         self._known: dict[int, Remembered] = {}  # by track
 
     def recall(self, crop: Crop, frame: Frame) -> Picture | None:
-        """The face (112, 96, 3) of a crop's track, where its points say that it is now; None where it is not known."""
-        import cv2
-
+        """The face (112, 96, 3) of a crop's track as it would lie there, had it not moved in the picture since it was
+        seen; None where it is not known."""
         before = self._known.get(crop.track.id)
         if before is None or apart_s(frame, before.frame) > LONGEST_S:
             return None
-        into = before.matrix @ np.vstack([align.inverse(crop.matrix), [0, 0, 1]])  # from this crop into that
-        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        size = (CROP_WIDTH, CROP_HEIGHT)
-        face = cv2.warpAffine(before.seen.picture, into, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(face, np.float32).clip(0, 255)
+        return carried(before, crop.matrix, NOWHERE).picture
+
+    def alignment(self, crop: Crop, found: Fit) -> NDArray[np.float64] | None:
+        """The matrix (2, 3) that cuts the face of a crop out as the crop before did, by where a fit to what that showed
+        says that it is; None where the crop's own points are not far from that. Those of a smeared face may be."""
+        into = self._known[crop.track.id].matrix @ _whole(align.inverse(crop.matrix))
+        into = into @ _whole(_shift(-found.off - found.back))
+        if float(np.hypot(*(align.apply(into, MIDDLE) - MIDDLE)[0])) < ASTRAY_PX:
+            return None
+        matrix: NDArray[np.float64] = into @ _whole(crop.matrix)
+        return matrix
 
     def see(self, patches: tuple[Patch, ...], frame: Frame) -> tuple[Seen | None, ...]:
         """What the frames before tell of each of this one's faces, in its own crop, where that can help; then this
@@ -74,7 +82,7 @@ class Memory:
         elif (before := self._known.get(patch.crop.track.id)) is not None:
             age = np.float32(OLD * abs(frame.index - before.frame.index))
             older = before.seen.certainty / (1 + before.seen.certainty * age)
-            told = onto(patch, before.seen._replace(certainty=older), self._flow)
+            told = onto(patch, before._replace(seen=before.seen._replace(certainty=older)), self._flow)
             now = added(now, told)
         if patch.crop.track.lost == 0:  # what stands where a face is only guessed to be is not remembered
             self._known[patch.crop.track.id] = Remembered(frame, patch.crop.matrix, now)
@@ -100,19 +108,47 @@ def added(*seen: Seen) -> Seen:
     return Seen(picture / certainty, certainty)
 
 
-def onto(patch: Patch, before: Seen, flow: Any) -> Seen:
-    """What was seen before, moved, turned and scaled as the face is now, and less certain where the frame denies it:
-    smeared by the frame's own motion it has to look as the frame does. A face that is off nearly everywhere is another
-    one, whatever its parts are like."""
+def onto(patch: Patch, before: Remembered, flow: Any) -> Seen:
+    """What was seen before as the face lies now, and less certain where the frame denies it: smeared by the frame's own
+    motion it has to look as the frame does. A face that is off nearly everywhere is another one, whatever its parts are
+    like. It is moved, turned and scaled by the flow onto the restored face, or, where that is more like the frame (a
+    face that is restored badly leads the flow astray), to where the fit says that it is."""
     import cv2
 
     assert patch.kernel is not None
-    x, y = _moved(to_grey(patch.restored), to_grey(before.picture), flow)
-    picture = cv2.remap(before.picture, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).clip(0, 255)
-    certainty = cv2.remap(before.certainty, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    like = likeness(to_grey(picture), patch.kernel, to_grey(patch.given))
+    smeared = to_grey(patch.given)
+    x, y = _moved(to_grey(patch.restored), to_grey(before.seen.picture), flow)
+    picture = cv2.remap(before.seen.picture, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).clip(0, 255)
+    certainty = cv2.remap(before.seen.certainty, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    like = likeness(to_grey(picture), patch.kernel, smeared)
+    if (found := patch.fit) is not None and found.like > like[INNER].mean():
+        middle = carried(before, patch.crop.matrix, found.off).picture
+        like = moved(likeness(to_grey(middle), found.kernel, smeared), found.back)
+        picture, certainty = carried(before, patch.crop.matrix, found.off + found.back)
     is_same = np.clip((like[INNER].mean() - OTHER) / (SAME - OTHER), 0, 1).astype(np.float32)
     return Seen(picture, (certainty * like * is_same)[..., None])
+
+
+def carried(before: Remembered, matrix: NDArray[np.float64], by: NDArray[np.float64]) -> Seen:
+    """What was seen before as a crop that `matrix` cuts shows it, moved by so many px of the crop since."""
+    import cv2
+
+    into = before.matrix @ _whole(align.inverse(matrix)) @ _whole(_shift(-by))  # from this crop into that
+    size = (CROP_WIDTH, CROP_HEIGHT)
+    cubic, linear = (kind | cv2.WARP_INVERSE_MAP for kind in (cv2.INTER_CUBIC, cv2.INTER_LINEAR))
+    picture = cv2.warpAffine(before.seen.picture, into, size, flags=cubic, borderMode=cv2.BORDER_REPLICATE)
+    certainty = cv2.warpAffine(before.seen.certainty, into, size, flags=linear)
+    return Seen(picture.clip(0, 255), certainty)
+
+
+def _whole(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(2, 3) to (3, 3)."""
+    return np.vstack([matrix, [0.0, 0.0, 1.0]])
+
+
+def _shift(by: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrix (2, 3) that moves by so many px to the right and down."""
+    return np.column_stack([np.eye(2), by])
 
 
 def _moved(now: Picture, before: Picture, flow: Any) -> tuple[Picture, Picture]:

@@ -6,14 +6,13 @@ restores what it would have guessed wrongly, or not seen at all.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from stream.faces.second_look import sharpness
-from stream.frame import Patch, Picture
+from stream.frame import Fit, Patch, Picture
 from stream.motion import motion_of
 
 SOFTER = 0.9  # of the known face's sharpness, from which a crop that has less is worth the fit
@@ -29,30 +28,14 @@ FADE_PX = 16  # over which a crop is faded out before its motion is fitted
 REACH = 20  # px that a motion may reach from the middle, its own place not being known yet,
 KEPT = 16  # and once it is
 GRID = 96  # px of the plane in which the fit runs: enough for twice the reach on either side
-STEPS = 20  # of the fit: more of them fit the noise
-SPARSE = 0.03  # of the best single value's gain must every value bring
+STEPS = 40  # of the fit: more of them fit the noise
+SPARSE = 0.01  # of the best single value's gain must every value bring
 LEAST = 0.05  # of the highest value: what lies below is noise
-FAR_PX = 8.0  # spread at which the middle of a motion says as much of a face's place as its points do
-
-
-class Fit(NamedTuple):
-    """How a known face was smeared."""
-
-    kernel: NDArray[np.float32]  # (33, 33) of sum 1, its centre of mass in its middle
-    back: NDArray[np.float64]  # px right and down by which the face lies off where that kernel says it is
-    like: float  # mean likeness of the known face, smeared by it, 0 to 1
-
-    def is_better(self, kernel: NDArray[np.float32]) -> bool:
-        """Than the kernel (33, 33) that the network found by itself."""
-        import cv2
-
-        a, b = (cv2.GaussianBlur(each, (0, 0), 1.0).ravel() for each in (self.kernel, kernel))
-        agree = float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
-        return self.like >= SURE or agree < AGREE
+FAR_PX = 12.0  # spread at which the middle of a motion says as much of where a face is as where it was seen does
 
 
 def fit(given: NDArray[np.uint8], face: Picture, matrix: NDArray[np.float64]) -> Fit | None:
-    """The motion that makes the smeared crop (112, 96, 3) of a face that lies where its points say; None where it is
+    """The motion that makes the smeared crop (112, 96, 3) of a known face (112, 96, 3) that lies near; None where it is
     small, the crop about as sharp, or the two not alike. `matrix` cut the crop out of its frame."""
     if sharpness(given) > SOFTER * sharpness(face):
         return None
@@ -62,8 +45,17 @@ def fit(given: NDArray[np.uint8], face: Picture, matrix: NDArray[np.float64]) ->
     like = float(likeness(moved(grey, off), kernel, smeared)[INNER].mean())
     if spread < LEAST_PX or like < LIKE:
         return None
-    # The kernel's middle and the points disagree on where the face is; a longer motion's middle is less sure.
-    return Fit(kernel, off * (1 / (1 + (spread / FAR_PX) ** 2) - 1), like)
+    # The face has moved since it was seen, or the kernel's middle is wrong; a longer motion's middle is less sure.
+    return Fit(kernel, off, off * (1 / (1 + (spread / FAR_PX) ** 2) - 1), like)
+
+
+def is_better(found: Fit, kernel: NDArray[np.float32]) -> bool:
+    """Whether a fit tells the motion better than the kernel (33, 33) that the network found by itself."""
+    import cv2
+
+    a, b = (cv2.GaussianBlur(each, (0, 0), 1.0).ravel() for each in (found.kernel, kernel))
+    agree = float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
+    return found.like >= SURE or agree < AGREE
 
 
 def placed(patch: Patch, found: Fit) -> Patch:

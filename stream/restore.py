@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine import Engine, EngineError, ModelSpec, Restored, unknown
 from stream.config import EngineSettings
-from stream.frame import Crop, Found, Frame, Mended, Packet, Patch
+from stream.frame import Crop, Fit, Found, Frame, Mended, Packet, Patch
 from stream.memory import Memory
 from stream.motion import motion_of, need
-from stream.refit import SURE, Fit, fit, placed
+from stream.refit import SURE, fit, is_better, placed
+from stream.region import cut_crop
 from stream.stats import Stats
 
 FAILED = "left as they were because the engine failed"
@@ -61,7 +63,9 @@ class Restoration:
         with stats.timed("restore"):
             for start in range(0, len(crops), self._settings.batch):
                 part = crops[start : start + self._settings.batch]
-                fits = [self._fit(crop, items[0].frame) if self._refits else None for crop in part]
+                fits: list[Fit | None] = [None] * len(part)
+                if self._refits:
+                    part, fits = map(list, zip(*(self._fit(crop, items[0].frame) for crop in part), strict=True))
                 try:
                     patches += self._run(part, fits)
                 except EngineError as error:
@@ -85,15 +89,20 @@ class Restoration:
                     earlier = () if self._memory is None else self._memory.see(own, item.frame)
                 yield Mended(item.frame, own, earlier)
 
-    def _fit(self, crop: Crop, frame: Frame) -> Fit | None:
-        """The motion that the frames before tell, where they do and have shown the face sharper."""
+    def _fit(self, crop: Crop, frame: Frame) -> tuple[Crop, Fit | None]:
+        """The motion that the frames before tell, where they do and have shown the face sharper; and the crop, cut anew
+        where they tell better than its points where the face is."""
         assert self._memory is not None
         face = self._memory.recall(crop, frame)
         if face is None:
-            return None
+            return crop, None
         margin = self._engine.spec.margin
         given = crop.image[margin : margin + face.shape[0], margin : margin + face.shape[1]]
-        return fit(given, face, crop.matrix)
+        found = fit(given, face, crop.matrix)
+        matrix = None if found is None else self._memory.alignment(crop, found)
+        if matrix is not None:
+            crop = replace(crop, matrix=matrix, image=cut_crop(frame, matrix, margin))
+        return crop, found
 
     def _run(self, crops: list[Crop], fits: list[Fit | None]) -> list[Patch]:
         """Restored with the motion that is surely known or else found; again where that turns out to be wrong."""
@@ -103,14 +112,14 @@ class Restoration:
         wrong = [
             i
             for i, (found, patch) in enumerate(zip(fits, patches, strict=True))
-            if found and not patch.is_refitted and patch.kernel is not None and found.is_better(patch.kernel)
+            if found and not patch.is_refitted and patch.kernel is not None and is_better(found, patch.kernel)
         ]
         if wrong:
             told = [fits[i] for i in wrong]
             again = self._engine.run(given[wrong], known_of(told))
             better = _patches([crops[i] for i in wrong], told, again, self._settings)
             patches = [next(better) if i in wrong else patch for i, patch in enumerate(patches)]
-        return patches
+        return [replace(patch, fit=found) for patch, found in zip(patches, fits, strict=True)]
 
     def _seen(self, crop: Crop) -> NDArray[np.uint8]:
         """What the engine sees of a face, (112 + 2 margin, 96 + 2 margin, 3 frames): one new to it stands twice."""

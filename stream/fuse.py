@@ -14,7 +14,7 @@ from engine import Engine, EngineError
 from stream.config import EngineSettings
 from stream.frame import Frame, Mended, Packet, Patch, Seen
 from stream.memory import Memory, added, own
-from stream.refit import fit, is_better, placed
+from stream.refit import SURE, fit, is_better, placed
 from stream.restore import behind
 from stream.stats import Stats
 
@@ -68,6 +68,8 @@ class Fusion:
         """The patch with the motion that later frames tell, restored with it where no earlier one told it."""
         if not self._settings.refit or (kernel := patch.kernel) is None:
             return patch
+        if patch.is_refitted and patch.fit is not None and patch.fit.like >= SURE:
+            return replace(patch, fit=None)  # earlier frames tell enough; theirs does not say where later ones saw it
         face = future.recall(patch.crop, frame)
         found = None if face is None else fit(patch.given, face, patch.crop.matrix)
         patch = replace(patch, fit=found)

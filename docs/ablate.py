@@ -54,8 +54,8 @@ VARIANTS = {
         f"L2 + TV + facial, alpha/beta {ratio:g}": Variant({"tv": ratio * ALPHA, "facial": BETA}, {})
         for ratio in (0.2, 1, 5)
     },
-    "L2, kernels of 3 to 12 px": Variant({}, {"valid_min_px": 3, "valid_max_px": 12}),
-    "L2, kernels of 8 to 20 px (the paper's)": Variant({}, {"valid_min_px": 8, "valid_max_px": 20}),
+    "L2, kernels of 3 to 12 px": Variant({}, {"valid_min_px": 3, "valid_max_px": 12, "mild_share": 0.0}),
+    "L2, kernels of 8 to 20 px (the paper's)": Variant({}, {"valid_min_px": 8, "valid_max_px": 20, "mild_share": 0.0}),
     "anew, with the 1x1 reductions": Variant({}, {}, True),
     "anew, without them": Variant({}, {}, False),
 }

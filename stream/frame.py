@@ -82,7 +82,7 @@ class Track:
 
     id: int  # never used again in a run
     face: Face  # as found, or carried on where `lost` is not 0
-    landmarks: NDArray[np.float64]  # (5, 2) px, smoothed over time: what the crop is cut by
+    landmarks: NDArray[np.float64]  # (5, 2) px, smoothed over time: what the crop is cut by, at first
     age: int  # frames since it was first seen
     lost: int  # frames since it was last seen
     shown: float = 1.0  # 0..1: rises where a face appears within a scene, falls where it is not seen

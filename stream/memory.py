@@ -7,6 +7,7 @@ does, had it been smeared by this frame's motion.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ from stream.faces import align
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from stream.frame import Crop, Fit, Frame, Patch, Picture, Seen
 from stream.motion import need
-from stream.refit import INNER, likeness, moved, to_grey
+from stream.refit import INNER, likeness, middle_of, moved, to_grey
+from stream.region import cut_crop
 
 SHARP = 1.0  # expected squared error, of 255, of a sharp face,
 SMEARED = 4.0  # what the square of its motion's spread in px adds,
@@ -56,15 +58,16 @@ class Memory:
             return None
         return carried(before, crop.matrix, NOWHERE).picture
 
-    def alignment(self, crop: Crop, found: Fit) -> NDArray[np.float64] | None:
-        """The matrix (2, 3) that cuts the face of a crop out as the crop before did, by where a fit to what that showed
-        says that it is; None where the crop's own points are not far from that. Those of a smeared face may be."""
+    def realigned(self, crop: Crop, found: Fit, frame: Frame, margin: int) -> tuple[Crop, Fit]:
+        """The crop cut as the one before was, about where a fit to what that showed says that the face is now, and the
+        fit in its px; as they are, where the crop's own points lie near that. Those of a smeared face may be astray."""
         into = self._known[crop.track.id].matrix @ _whole(align.inverse(crop.matrix))
-        into = into @ _whole(_shift(-found.off - found.back))
-        if float(np.hypot(*(align.apply(into, MIDDLE) - MIDDLE)[0])) < ASTRAY_PX:
-            return None
-        matrix: NDArray[np.float64] = into @ _whole(crop.matrix)
-        return matrix
+        astray = [align.apply(into, MIDDLE - by) - MIDDLE for by in (found.off, found.off + found.back)]
+        if found.like < SAME or np.hypot(*np.concatenate(astray).T).min() < ASTRAY_PX:
+            return crop, found
+        matrix = into @ _whole(_shift(-found.off - found.back)) @ _whole(crop.matrix)
+        turned = found._replace(off=into[:, :2] @ found.off, back=into[:, :2] @ found.back)
+        return replace(crop, matrix=matrix, image=cut_crop(frame, matrix, margin)), turned
 
     def see(self, patches: tuple[Patch, ...], frame: Frame) -> tuple[Seen | None, ...]:
         """What the frames before tell of each of this one's faces, in its own crop, where that can help; then this
@@ -112,7 +115,7 @@ def onto(patch: Patch, before: Remembered, flow: Any) -> Seen:
     """What was seen before as the face lies now, and less certain where the frame denies it: smeared by the frame's own
     motion it has to look as the frame does. A face that is off nearly everywhere is another one, whatever its parts are
     like. It is moved, turned and scaled by the flow onto the restored face, or, where that is more like the frame (a
-    face that is restored badly leads the flow astray), to where the fit says that it is."""
+    face that is restored badly leads the flow astray), to where the fit that restored it says that it is."""
     import cv2
 
     assert patch.kernel is not None
@@ -121,10 +124,12 @@ def onto(patch: Patch, before: Remembered, flow: Any) -> Seen:
     picture = cv2.remap(before.seen.picture, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).clip(0, 255)
     certainty = cv2.remap(before.seen.certainty, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     like = likeness(to_grey(picture), patch.kernel, smeared)
-    if (found := patch.fit) is not None and found.like > like[INNER].mean():
+    if patch.is_refitted and (found := patch.fit) is not None and found.like > like[INNER].mean():
+        back = -middle_of(patch.kernel)  # from the motion's middle to where the restored face was laid
         middle = carried(before, patch.crop.matrix, found.off).picture
-        like = moved(likeness(to_grey(middle), found.kernel, smeared), found.back)
-        picture, certainty = carried(before, patch.crop.matrix, found.off + found.back)
+        like = moved(likeness(to_grey(middle), found.kernel, smeared), back).clip(0, 1)
+        picture, certainty = carried(before, patch.crop.matrix, found.off + back)
+        certainty = certainty[..., 0]
     is_same = np.clip((like[INNER].mean() - OTHER) / (SAME - OTHER), 0, 1).astype(np.float32)
     return Seen(picture, (certainty * like * is_same)[..., None])
 
@@ -138,7 +143,7 @@ def carried(before: Remembered, matrix: NDArray[np.float64], by: NDArray[np.floa
     cubic, linear = (kind | cv2.WARP_INVERSE_MAP for kind in (cv2.INTER_CUBIC, cv2.INTER_LINEAR))
     picture = cv2.warpAffine(before.seen.picture, into, size, flags=cubic, borderMode=cv2.BORDER_REPLICATE)
     certainty = cv2.warpAffine(before.seen.certainty, into, size, flags=linear)
-    return Seen(picture.clip(0, 255), certainty)
+    return Seen(picture.clip(0, 255), certainty[..., None])
 
 
 def _whole(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

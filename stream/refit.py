@@ -99,11 +99,17 @@ def centred(kernel: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[n
     """A kernel (41, 41) without what is faint, its centre of mass moved into the middle of (33, 33), and where that
     was: px right and down of the middle."""
     kernel = np.where(kernel < LEAST * kernel.max(), np.float32(0), kernel)
-    rows, columns = np.indices(kernel.shape) - REACH
-    off = np.array([(columns * kernel).sum(), (rows * kernel).sum()]) / max(kernel.sum(), 1e-9)
+    off = middle_of(kernel)
     cut = slice(REACH - KEPT, REACH + KEPT + 1)
     kernel = _shifted(kernel, -off)[cut, cut]
     return kernel / max(kernel.sum(), 1e-9), off
+
+
+def middle_of(kernel: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Where the centre of mass of a square kernel is: px right and down of its middle."""
+    rows, columns = np.indices(kernel.shape) - kernel.shape[0] // 2
+    off: NDArray[np.float64] = np.array([(columns * kernel).sum(), (rows * kernel).sum()]) / max(kernel.sum(), 1e-9)
+    return off
 
 
 def likeness(grey: Picture, kernel: NDArray[np.float32], smeared: Picture) -> Picture:

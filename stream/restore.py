@@ -14,7 +14,6 @@ from stream.frame import Crop, Fit, Found, Frame, Mended, Packet, Patch
 from stream.memory import Memory
 from stream.motion import motion_of, need
 from stream.refit import SURE, fit, is_better, placed
-from stream.region import cut_crop
 from stream.stats import Stats
 
 FAILED = "left as they were because the engine failed"
@@ -99,10 +98,7 @@ class Restoration:
         margin = self._engine.spec.margin
         given = crop.image[margin : margin + face.shape[0], margin : margin + face.shape[1]]
         found = fit(given, face, crop.matrix)
-        matrix = None if found is None else self._memory.alignment(crop, found)
-        if matrix is not None:
-            crop = replace(crop, matrix=matrix, image=cut_crop(frame, matrix, margin))
-        return crop, found
+        return (crop, None) if found is None else self._memory.realigned(crop, found, frame, margin)
 
     def _run(self, crops: list[Crop], fits: list[Fit | None]) -> list[Patch]:
         """Restored with the motion that is surely known or else found; again where that turns out to be wrong."""

@@ -162,12 +162,12 @@ def test_a_face_that_the_fit_is_not_sure_of_is_restored_again_only_if_the_networ
         assert counting.asked == asked and counting.told == asked - 2 and patch.is_refitted == (asked == 3)
 
 
-def test_a_fit_moves_the_face_to_between_its_points_and_the_kernels_middle(engine):
+def test_a_fit_moves_the_face_to_between_where_it_was_and_the_kernels_middle(engine):
     given = cut(smear(wide_face((3, 0)), kernel_of(DASH)))
     far = cut(smear(wide_face((3, 0)), kernel_of(LINE)))
     face = cut(wide_face()).astype(np.float32)
     short, long = fit(given, face, np.eye(2, 3)), fit(far, face, np.eye(2, 3))
-    assert -3 < long.back[0] < short.back[0] < 0, "the longer the motion, the nearer to the points"
+    assert -3 < long.back[0] < short.back[0] < 0, "the longer the motion, the nearer to where it was"
     patch = next(Restoration(engine, SETTINGS, Stats()).run([found(0, crop_of(wide_face()))])).patches[0]
     there = placed(patch, Fit(kernel_of(LINE), np.zeros(2), np.array([2.0, -1.0]), 1.0))
     assert error(there.restored, moved(patch.restored.astype(np.float32), np.array([2.0, -1.0]))) < 1
@@ -273,7 +273,8 @@ def test_what_was_seen_is_laid_where_the_fit_says_where_the_restored_face_leads_
     memory.see((Patch(crop_of(wide_face()), sharp, 0.0, kernel, Motion(0.0, 0.0, 0.0)),), frame(0))
     face = memory.recall(crop, frame(1))
     told = fit(cut(smear(wide_face((5, -4)), kernel)), face, crop.matrix)
-    astray = Patch(crop, noise, 1.0, kernel, motion_of(kernel, crop.matrix), told)
+    blind = Patch(crop, noise, 1.0, kernel, motion_of(kernel, crop.matrix))
+    astray = replace(placed(replace(blind, fit=told), told), restored=noise)
     (seen,) = memory.see((astray,), frame(1))
     inner = (slice(20, -20), slice(20, -20))
     true = cut(wide_face((5, -4)))

@@ -132,6 +132,7 @@ class Aware(nn.Module):
         x, blurry = x[:, :3], frames[:, :3]
         guess = blurry + F.pixel_shuffle(self.guess.head(features), 2)
         kernel, doubts = self.finder(blurry, guess, features)
+        found = kernel
         if known is not None:
             kernel = torch.where(known.sum((1, 2), keepdim=True) > 0.5, known, kernel)
         with full_precision(x):
@@ -139,7 +140,8 @@ class Aware(nn.Module):
         grey = blurry.mean(1, keepdim=True).expand(-1, len(STRENGTHS) - 1, -1, -1)
         seen = torch.cat([blurry, guess - blurry, undone - torch.cat([blurry, grey], 1)], 1)
         repaired = self.repair.trunk(torch.cat([F.pixel_unshuffle(seen, 2), features], 1))
-        return Answer(guess + F.pixel_shuffle(self.repair.head(repaired), 2), kernel, guess)
+        # In training the finder's own, for what is told it cannot learn from.
+        return Answer(guess + F.pixel_shuffle(self.repair.head(repaired), 2), found if self.training else kernel, guess)
 
 
 def full_precision(x: Tensor) -> torch.autocast:

@@ -18,7 +18,10 @@ import pytest
 from live import Process, Relayed, Server, feed, free_port, until
 from PIL import Image
 
-pytestmark = pytest.mark.skipif(live.missing() is not None, reason=str(live.missing()))
+pytestmark = [
+    pytest.mark.skipif(live.missing() is not None, reason=str(live.missing())),
+    pytest.mark.flaky(reruns=1),  # they keep the wall's time: a machine that stands still fails them
+]
 ECHO = ("--engine", "echo")
 
 
@@ -400,15 +403,17 @@ def test_a_playlist_over_http_goes_to_an_rtmp_server_with_its_sound(camera_clip,
             *("-f", "hls", "-hls_time", 2, "-hls_list_size", 4, folder / "x.m3u8"),
         ),
         Process(live.sys.executable, "-m", "http.server", web, "--directory", folder, "--bind", "127.0.0.1"),
-        Process("ffmpeg", "-v", "error", "-listen", 1, "-f", "flv", "-i", sink, "-t", 4, "-c", "copy", taken) as server,
+        Process("ffmpeg", "-v", "error", "-listen", 1, "-f", "flv", "-i", sink, "-t", 8, "-c", "copy", taken) as server,
     ):
         until((folder / "x.m3u8").exists)
         with Relayed(tmp_path, f"http://127.0.0.1:{web}/x.m3u8", "-o", sink, *ECHO) as relay:
             assert server.process.wait(40) == 0
             assert relay.stop() == 0
             assert_all_counted(relay.text())
+            print(relay.text())
     (video,), (sound,) = times([taken]), times([taken], "audio")
-    assert video[-1] - video[0] > 2 and np.diff(video).min() >= 0 and abs(video[-1] - sound[-1]) < 0.5
+    assert video[-1] - video[0] > 2, (video, sound)
+    assert np.diff(video).min() >= 0 and abs(video[-1] - sound[-1]) < 0.5
 
 
 def test_bench_live_reads_the_time_burnt_into_the_picture(camera_clip):

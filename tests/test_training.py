@@ -413,10 +413,11 @@ def test_two_processes_train_as_one(faces, tmp_path):
     config = small(faces, steps=5, whole_steps=2, batch=4)
     (tmp_path / "tiny.toml").write_text(_toml(msgspec.to_builtins(config)))
     train(config, tmp_path / "one")
+    # In a folder of their own: which of the two aligns the faces is theirs to settle.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "stream"]
-    command = [*launch, "train", "tiny.toml", "-o", "two"]
+    command = [*launch, "train", "tiny.toml", "-o", "both/two"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
+    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "both/two"))
     for name, weight in one["network"].items():
         assert torch.allclose(weight, two["network"][name], atol=2e-5), name

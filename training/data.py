@@ -69,18 +69,26 @@ def load_faces(folder: Path, cache: Path) -> NDArray[np.uint8]:
     key = hashlib.sha256(f"{folder.resolve()} {MARGIN} 1 ".encode() + points.tobytes()).hexdigest()[:16]
     path = cache / f"faces-{key}.npy"
     if not path.exists():
-        from tqdm import tqdm
+        import filelock
 
         cache.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        shape = (len(names), CROP_HEIGHT + 2 * MARGIN, CROP_WIDTH + 2 * MARGIN, 4)
-        faces = open_memmap(part, "w+", np.uint8, shape)
-        for i, name in enumerate(tqdm(names, "aligning faces", unit="face", file=sys.stderr)):
-            try:
-                faces[i] = align_face(read_image(folder / "images" / name), points[i])
-            except OSError as error:
-                raise InputError(f"cannot read {folder / 'images' / name}: {error}") from error
-        faces.flush()
-        part.rename(path)
+        with filelock.FileLock(path.with_suffix(".lock")):  # of the processes of a run one makes it
+            if not path.exists():
+                _align_all([folder / "images" / name for name in names], points, path)
     loaded: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return loaded
+
+
+def _align_all(pictures: list[Path], points: NDArray[np.float64], path: Path) -> None:
+    from tqdm import tqdm
+
+    part = path.with_suffix(".part")
+    shape = (len(pictures), CROP_HEIGHT + 2 * MARGIN, CROP_WIDTH + 2 * MARGIN, 4)
+    faces = open_memmap(part, "w+", np.uint8, shape)
+    for i, picture in enumerate(tqdm(pictures, "aligning faces", unit="face", file=sys.stderr)):
+        try:
+            faces[i] = align_face(read_image(picture), points[i])
+        except OSError as error:
+            raise InputError(f"cannot read {picture}: {error}") from error
+    faces.flush()
+    part.rename(path)

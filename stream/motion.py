@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.faces.align import scale_of
-from stream.frame import Motion
+from stream.frame import Motion, Picture
 
 NOISE = 0.02  # of a kernel's highest value: what lies below is no motion
 FULL = 3.0  # times the spread below which a face is left alone, at which it is restored in full
@@ -30,6 +30,13 @@ def motion_of(kernel: NDArray[np.float32], matrix: NDArray[np.float64]) -> Motio
     # A straight path of n px has a variance of n^2 / 12.
     length = float(np.sqrt(12 * max(variances[1], 0.0))) / scale_of(matrix)
     return Motion(float(np.sqrt(max(covariance.trace(), 0.0))), length, direction)
+
+
+def smeared(picture: Picture, kernel: NDArray[np.float32]) -> Picture:
+    """A picture (H, W) or (H, W, 3), its border repeated, as the motion of that kernel smears it."""
+    import cv2
+
+    return np.asarray(cv2.filter2D(picture, -1, cv2.flip(kernel, -1), borderType=cv2.BORDER_REPLICATE), np.float32)
 
 
 def need(motion: Motion, still_px: float) -> float:

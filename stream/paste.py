@@ -13,12 +13,13 @@ from stream.annotate import annotate
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from stream.frame import Frame, Mended, Packet, Patch, Plane
 from stream.media.color import add_change
+from stream.motion import smeared
 from stream.region import crop_rect
 from stream.stats import Stats
 
-SLOW_PX = 24.0  # sigma of the low-pass whose part of a change is not pasted, px of the crop
+SLOW_PX = 24.0  # sigma of the low-pass below which a restored face has to be what it was, px of the crop
 COARSE = 8  # px of the crop per px at which that low-pass is computed
-FEATHER_PX = 16.0  # crop px over which the mask falls to nothing at the crop's border
+FEATHER_PX = 8.0  # crop px over which the mask falls to nothing at the crop's border
 
 
 def paste(
@@ -54,13 +55,15 @@ def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
 
 
 def masked_change(patch: Patch) -> NDArray[np.float32]:
-    """Restored minus input crop, (112, 96, 3) in units of 1/255, without its slow part, times mask and strength."""
-    change = patch.restored.astype(np.float32) - patch.given
-    return (change - slow_part(change)) * (mask() * np.float32(patch.strength))[..., None]
+    """Restored minus input crop, (112, 96, 3) in units of 1/255, times mask and strength; without the slow part that no
+    motion took: smeared again by the motion that was found, the restored face keeps the slow part of its input."""
+    restored, given = patch.restored.astype(np.float32), patch.given.astype(np.float32)
+    again = restored if patch.kernel is None else smeared(restored, patch.kernel)
+    return (restored - given - slow_part(again - given)) * (mask() * np.float32(patch.strength))[..., None]
 
 
 def slow_part(change: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What of a change varies over more than SLOW_PX: motion takes none of that away, so no colour may shift by it."""
+    """What of a change (112, 96, 3) varies over more than SLOW_PX."""
     import cv2
 
     size = CROP_WIDTH // COARSE, CROP_HEIGHT // COARSE
@@ -70,11 +73,11 @@ def slow_part(change: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @cache
-def mask() -> NDArray[np.float32]:
+def mask(feather_px: float = FEATHER_PX) -> NDArray[np.float32]:
     """1 inside the crop, falling smoothly to 0 at its border, with round corners; (112, 96)."""
     x = np.minimum(np.arange(CROP_WIDTH), np.arange(CROP_WIDTH)[::-1])
     y = np.minimum(np.arange(CROP_HEIGHT), np.arange(CROP_HEIGHT)[::-1])
-    short = np.maximum(1 - np.stack(np.meshgrid(x, y)) / FEATHER_PX, 0)  # how far into the feather, each way
+    short = np.maximum(1 - np.stack(np.meshgrid(x, y)) / feather_px, 0)  # how far into the feather, each way
     inside = np.clip(1 - np.hypot(*short), 0, 1)
     return (inside**2 * (3 - 2 * inside)).astype(np.float32)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from stream.faces.second_look import sharpness
 from stream.frame import Fit, Patch, Picture
-from stream.motion import motion_of
+from stream.motion import motion_of, smeared
 
 SOFTER = 0.9  # of the known face's sharpness, from which a crop that has less is worth the fit
 LEAST_PX = 1.5  # spread of the motion, in px of the crop, from which the fit is better than the network
@@ -39,10 +39,10 @@ def fit(given: NDArray[np.uint8], face: Picture, matrix: NDArray[np.float64]) ->
     small, the crop about as sharp, or the two not alike. `matrix` cut the crop out of its frame."""
     if sharpness(given) > SOFTER * sharpness(face):
         return None
-    grey, smeared = to_grey(face), to_grey(given)
-    kernel, off = centred(fit_kernel(grey, smeared))
+    grey, seen = to_grey(face), to_grey(given)
+    kernel, off = centred(fit_kernel(grey, seen))
     spread = motion_of(kernel, matrix).spread_px
-    like = float(likeness(moved(grey, off), kernel, smeared)[INNER].mean())
+    like = float(likeness(moved(grey, off), kernel, seen)[INNER].mean())
     if spread < LEAST_PX or like < LIKE:
         return None
     # The face has moved since it was seen, or the kernel's middle is wrong; a longer motion's middle is less sure.
@@ -112,13 +112,12 @@ def middle_of(kernel: NDArray[np.float32]) -> NDArray[np.float64]:
     return off
 
 
-def likeness(grey: Picture, kernel: NDArray[np.float32], smeared: Picture) -> Picture:
+def likeness(grey: Picture, kernel: NDArray[np.float32], seen: Picture) -> Picture:
     """How like a smeared grey crop (112, 96) a face is once the kernel smears it too, 0 to 1 by pixel."""
     import cv2
 
-    again = cv2.filter2D(grey, -1, cv2.flip(kernel, -1), borderType=cv2.BORDER_REPLICATE)
-    off = cv2.GaussianBlur(np.square(again - smeared), (0, 0), ALIKE_PX)
-    alike = max(ALIKE * min(1.0, float(smeared[INNER].std()) / FAINT_FACE), NOISE)
+    off = cv2.GaussianBlur(np.square(smeared(grey, kernel) - seen), (0, 0), ALIKE_PX)
+    alike = max(ALIKE * min(1.0, float(seen[INNER].std()) / FAINT_FACE), NOISE)
     return np.asarray(np.exp(-off / np.float32(alike**2)), np.float32)
 
 

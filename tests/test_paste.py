@@ -6,23 +6,39 @@ import numpy as np
 import pytest
 
 from stream.frame import Crop, Face, Patch, Track
+from stream.motion import smeared
 from stream.paste import mask, masked_change, slow_part
 
 
-def patch(given, restored, strength=1.0):
+def patch(given, restored, strength=1.0, kernel=None):
     face = Face(np.array([0.0, 0, 96, 112]), np.zeros((5, 2)), 1.0)
     crop = Crop(Track(1, face, face.landmarks, 0, 0), np.array([[1.0, 0, 0], [0, 1, 0]]), given)
-    return Patch(crop, restored, strength)
+    return Patch(crop, restored, strength, kernel)
 
 
 GREY = np.full((112, 96, 3), 120, np.uint8)
+ACROSS = np.zeros((33, 33), np.float32)
+ACROSS[16, 4:29] = 1 / 25  # 25 px to the side
 
 
-def test_a_shift_of_colour_is_not_pasted():
+@pytest.mark.parametrize("kernel", [None, ACROSS])
+def test_a_shift_of_colour_is_not_pasted(kernel):
     tinted = GREY + np.array([20, 0, 250], np.uint8)  # red up by 20, blue down by 6
-    assert np.abs(masked_change(patch(GREY, tinted))).max() < 0.01
+    assert np.abs(masked_change(patch(GREY, tinted, kernel=kernel))).max() < 0.01
     slope = (GREY + np.linspace(-15, 15, 112)[:, None, None]).astype(np.uint8)
     assert np.abs(masked_change(patch(GREY, slope)))[16:-16].max() < 5, "nor one that comes slowly"
+
+
+@pytest.mark.parametrize("period", [40, 60, 80])
+def test_what_the_motion_took_is_pasted_however_slowly_it_varies(period):
+    wave = 120 + 40 * np.sin(2 * np.pi * np.arange(96) / period)
+    face = np.rint(np.broadcast_to(wave[None, :, None], (112, 96, 3))).astype(np.uint8)
+    given = np.rint(smeared(face.astype(np.float32), ACROSS)).astype(np.uint8)
+    taken = (face.astype(float) - given)[20:-20, 20:-20]
+    pasted = masked_change(patch(given, face, kernel=ACROSS))[20:-20, 20:-20]
+    assert np.abs(taken).max() > 3 and np.abs(pasted - taken).max() < 0.5
+    untold = masked_change(patch(given, face))[20:-20, 20:-20]
+    assert np.abs(untold - taken).max() > 1, "without the motion, nothing says that it was not a shift of colour"
 
 
 def test_detail_is_pasted_whole_inside_the_mask_and_by_strength():

@@ -31,6 +31,8 @@ from stream.stats import Stats
 from training.clips import KINDS
 from training.recogniser import Recogniser
 
+RIM_PX = 16.0  # of a crop, over which less and less counts: a measure of its own, whatever is pasted
+EDGE_PX = 8  # to both sides of a crop's border, where a seam would be
 MATCH = 0.3  # overlap from which a track is a true face's
 
 
@@ -52,6 +54,8 @@ class Figures:
     flicker_after: list[float] = field(default_factory=list)
     jitter_px: float = 0.0  # RMS of the alignment's second differences beside the truth's, crop px a frame
     jitter_raw_px: float = 0.0  # of the finder's own points in the smeared clip, every frame
+    edge_sharp: list[float] = field(default_factory=list)  # mean step across the border of what is pasted, of 255
+    edge_after: list[float] = field(default_factory=list)
     identity_before: list[float] = field(default_factory=list)  # 1 - cosine to the sharp face
     identity_after: list[float] = field(default_factory=list)
     find_ms: float = 0.0  # a frame
@@ -182,13 +186,18 @@ def compare_pictures(
     restored: list[Frame],
     recogniser: Recogniser | None,
 ) -> None:
-    """PSNR and flicker inside the mask, in crops that the true points cut out of all three clips."""
-    weight = mask()[..., None] / (mask().sum() * 3)
+    """PSNR and flicker inside the mask, and steps across its border, in crops that the true points cut out of all three
+    clips."""
+    inside = mask(RIM_PX)
+    weight = inside[..., None] / (inside.sum() * 3)
     last: dict[int, tuple[int, tuple[NDArray[np.float32], ...]]] = {}  # track -> frame, its three crops
     for at, tracks in enumerate(truth):
         for track in tracks:
             matrix = similarity(track.face.landmarks)
-            a, b, c = (cut_crop(clip[at], matrix, 0).astype(np.float32) for clip in (sharp, smeared, restored))
+            wide = [cut_crop(clip[at], matrix, EDGE_PX).astype(np.float32) for clip in (sharp, smeared, restored)]
+            a, b, c = (crop[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX] for crop in wide)
+            figures.edge_sharp.append(edge(wide[0]))
+            figures.edge_after.append(edge(wide[2]))
             figures.before_db.append(psnr_db(b, a, weight))
             figures.after_db.append(psnr_db(c, a, weight))
             if track.id in last and last[track.id][0] == at - 1:
@@ -198,8 +207,17 @@ def compare_pictures(
             last[track.id] = at, (a, b, c)
             if recogniser is not None:
                 one, two, three = recogniser.embed(np.stack([a, b, c]).astype(np.uint8))
-                figures.identity_before.append(1 - float(one @ two))
-                figures.identity_after.append(1 - float(one @ three))
+                figures.identity_before.append(max(0.0, 1 - float(one @ two)))
+                figures.identity_after.append(max(0.0, 1 - float(one @ three)))
+
+
+def edge(wide: NDArray[np.float32]) -> float:
+    """The mean step from px to px across the crop's border, EDGE_PX to both sides of it, of a crop that is that much
+    wider; away from the corners."""
+    down, right = np.abs(np.diff(wide, axis=0)), np.abs(np.diff(wide, axis=1))
+    rim, middle = slice(0, 2 * EDGE_PX), slice(3 * EDGE_PX, -3 * EDGE_PX)
+    sides = down[rim, middle], down[::-1][rim, middle], right[middle, rim], right[:, ::-1][middle, rim]
+    return float(np.mean([side.mean() for side in sides]))
 
 
 def ratio(a: list[float], b: list[float]) -> float:
@@ -217,8 +235,8 @@ def markdown(rows: list[Figures]) -> str:
     """One line a clip and kind."""
     lines = [
         "| clip | smeared by | faces | recall | false a frame | point error | jitter, raw | PSNR smeared | restored "
-        "| lost | worst third | flicker smeared | restored | identity | find ms |",
-        "|" + "---|" * 15,
+        "| lost | worst third | flicker smeared | restored | seam | identity | find ms |",
+        "|" + "---|" * 16,
     ]
     for r in rows:
         before, after = np.array(r.before_db), np.array(r.after_db)
@@ -239,6 +257,7 @@ def markdown(rows: list[Figures]) -> str:
             "" if untouched else f"{before[worst].mean():.2f} -> {after[worst].mean():.2f}",
             f"{ratio(r.flicker_before, r.flicker_sharp):.2f}",
             f"{ratio(r.flicker_after, r.flicker_sharp):.2f}",
+            f"{max(np.divide(r.edge_after, r.edge_sharp), default=0.0):.2f}",
             identity,
             f"{r.find_ms:.1f}",
         ]

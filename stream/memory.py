@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.faces import align
-from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER
 from stream.frame import Crop, Fit, Frame, Patch, Picture, Seen
 from stream.motion import need
-from stream.refit import INNER, likeness, middle_of, moved, to_grey
+from stream.refit import likeness, middle_of, moved, to_grey
 from stream.region import cut_crop
 
 SHARP = 1.0  # expected squared error, of 255, of a sharp face,

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER
 from stream.faces.second_look import sharpness
 from stream.frame import Fit, Patch, Picture
 from stream.motion import motion_of, smeared
@@ -23,7 +23,6 @@ AGREE = 0.8  # below, only where the network found quite another one
 ALIKE, ALIKE_PX = 7.0, 2.0  # RMS, of 255, over about so many px, at which a likeness is 1 / e,
 FAINT_FACE = 14.0  # less in faces whose contrast (RMS, of 255) is below this: in the dark all are alike,
 NOISE = 1.0  # but no less than this
-INNER = (slice(16, -12), slice(12, -12))  # of a crop: the face without what is behind it
 FADE_PX = 16  # over which a crop is faded out before its motion is fitted
 REACH = 20  # px that a motion may reach from the middle, its own place not being known yet,
 KEPT = 16  # and once it is

@@ -37,6 +37,13 @@ class View:
             points = np.stack([last - points[:, 1], points[:, 0]], 1)
         return (points + 0.5) / self._scale - 0.5 + self._origin
 
+    def from_frame(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Points (N, 2) of the frame in px of the upright picture."""
+        points, last = (points - self._origin + 0.5) * self._scale - 0.5, self.image.shape[0] - 1
+        for _ in range(self._turns):
+            points = np.stack([points[:, 1], last - points[:, 0]], 1)
+        return points
+
     def box_to_frame(self, box: NDArray[np.float64]) -> NDArray[np.float64]:
         """A box (4,) of the upright picture in px of the frame."""
         corners = self.to_frame(box.reshape(2, 2))

@@ -237,6 +237,26 @@ def test_points_of_a_smeared_face_are_read_better_in_the_restored_one(photograph
         assert error(again.look(smeared)) < 0.75 * error(finder.look(smeared))
 
 
+@pytest.mark.parametrize(("length_px", "turn_deg", "most"), [(31, 70, 0.1), (41, 45, 0.15)])
+def test_a_face_too_smeared_for_the_finder_is_seen_where_it_was_last(photograph, length_px, turn_deg, most):
+    finder = open_finder("mediapipe")
+    with closing(finder), open_engine("onnxruntime", "fast") as engine:
+        sharp, kernel = np.ascontiguousarray(photograph[:256, 97:353]), np.zeros((61, 61), np.float32)
+        half = np.array([np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))]) * length_px / 2
+        cv2.line(kernel, *(tuple(int(v) for v in 30 + sign * half) for sign in (-1, 1)), 1, 1, cv2.LINE_AA)
+        smeared = cv2.filter2D(sharp, -1, kernel / kernel.sum())
+        truth, again = finder.look(sharp).landmarks, SecondLook(finder, engine)
+
+        def error(face):
+            eyes = np.hypot(*(truth[1] - truth[0]))
+            return 9 if face is None else np.hypot(*(face.landmarks - truth).T).mean() / eyes
+
+        assert error(finder.look(smeared)) > 0.5, "nobody finds it there"
+        assert error(again.look(smeared, truth + 1.5)) < most
+        elsewhere, plain = again.look(smeared, truth + 60), again.look(smeared)
+        assert error(elsewhere) == error(plain), "where no face was it is of no use"
+
+
 def test_a_sharp_face_is_looked_at_once_and_nothing_depends_on_the_engine(photograph):
     finder = open_finder("mediapipe")
     with closing(finder), open_engine("onnxruntime", "fast") as engine:
@@ -301,7 +321,7 @@ def test_a_face_that_is_missed_goes_on_with_the_picture(clip, finder, monkeypatc
         frames = [item for item in source if isinstance(item, Frame)]
     finding = FaceFinding(finder, settings, 0, Stats())
     tracks = [found.crops[0].track for found in finding.run(frames[:4])]
-    monkeypatch.setattr(finder, "look", lambda image: None)
+    monkeypatch.setattr(finder, "look", lambda image, last: None)
     tracks += [found.crops[0].track for found in finding.run(frames[4:])]
     assert [track.lost for track in tracks] == [0, 0, 0, 0, *range(1, 9)]
     x = [track.face.landmarks[:2].mean(0)[0] for track in tracks]

@@ -274,7 +274,7 @@ def test_train_export_and_evaluate_work_as_commands(unsmear, faces, tmp_path, sh
     found = json.loads((tmp_path / "e.json").read_text())
     assert (
         found["pictures"] == 8
-        and found["rows"]["plain"]["psnr_db"]["mean"] > 20
+        and found["rows"]["tiny"]["psnr_db"]["mean"] > 20
         and (tmp_path / "sheet.png").stat().st_size > 10_000
     )
     assert "| blurry |" in done.stdout

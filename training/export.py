@@ -42,6 +42,8 @@ class CropModel(nn.Module):
 def export(weights: Path, output: Path, with_torch: bool = False) -> None:
     """Write `output` (NAME.onnx) from an `ema.pt`, NAME.fp16.onnx beside it, and with torch's own NAME.pt2.
 
+    The model is called NAME.
+
     Raises:
         InputError: the weights cannot be read.
     """
@@ -50,7 +52,7 @@ def export(weights: Path, output: Path, with_torch: bool = False) -> None:
     network.load_state_dict(values)
     digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in values.values())).hexdigest()[:12]
     about = {
-        "unsmear.name": str(about["name"]),
+        "unsmear.name": output.stem,
         "unsmear.margin": str(config.margin),
         "unsmear.frames": str(config.frames),
         "unsmear.kernels": str(int(isinstance(network, Aware))),

@@ -25,8 +25,9 @@ class Finder(Protocol):
         """Boxes and scores (N, 5) of the faces in a square picture (side, side, 3): x0 y0 x1 y1 px, score 0..1."""
         ...
 
-    def look(self, image: NDArray[np.uint8]) -> Face | None:
-        """The one face in the middle of a square picture, with its points; None if there is none."""
+    def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None) -> Face | None:
+        """The one face in the middle of a square picture, with its points; None if there is none. `last` is where its
+        points (5, 2) were when it was seen before, px of the picture: help for whoever finds them hard to see."""
         ...
 
     def close(self) -> None:

@@ -6,23 +6,34 @@ The network must tell the motion (`kernels`): without one the first look stands.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine import Engine, EngineError
 from stream.faces import align
+from stream.faces.align import scale_of
 from stream.faces.finder import Finder
 from stream.frame import Face, Picture
 from stream.motion import motion_of
 
 log = logging.getLogger(__name__)
-SHARP = 0.36  # edges beside contrast, from which a face needs no second look
+SHARP = 0.5  # edges beside contrast, from which a face needs no second look
 SMEARED = 1.5  # spread of the motion, px of the crop, from which it does,
 VERY_SMEARED = 5.0  # and a third one
 SURROUNDINGS = 40  # px around the crop, in its scale, that a finder sees of what the restored face stands in
+ASTRAY = 4.0  # times that spread may points be off,
+NEAR = 2.0  # and px of the crop without any
 FAR = 0.5  # of the distance of the eyes: points that went further are another face's
+
+
+class Restored(NamedTuple):
+    """A face once restored."""
+
+    matrix: NDArray[np.float64]  # image px to crop px
+    picture: NDArray[np.uint8]  # the crop, restored, and SURROUNDINGS
+    spread_px: float  # of the motion that was found, 0 where the face is sharp or that is not known
 
 
 class SecondLook(Finder):
@@ -37,15 +48,21 @@ class SecondLook(Finder):
         """See `Finder.search`."""
         return self._finder.search(image)
 
-    def look(self, image: NDArray[np.uint8]) -> Face | None:
-        """See `Finder.look`."""
-        face = self._finder.look(image)
-        if face is None:
-            return None
+    def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None) -> Face | None:
+        """See `Finder.look`. The more a face is smeared, the further may its points be off: where it was seen last is
+        then the better place to restore it at, unless it has moved further than its smear explains."""
+        face = self._finder.look(image, last)
         try:
-            again, spread = self._again(image, face)
-            if spread > VERY_SMEARED:
-                again, _ = self._again(image, again)
+            if last is not None:
+                there = self._restored(image, last)
+                reach = max(ASTRAY * there.spread_px, NEAR) / scale_of(there.matrix)
+                if face is None or distance(face.landmarks, last) < reach:
+                    return face if there.spread_px < SMEARED else self._seen(there, last) or face
+            if face is None or (first := self._restored(image, face.landmarks)).spread_px < SMEARED:
+                return face
+            again = self._seen(first, face.landmarks) or face
+            if first.spread_px > VERY_SMEARED:
+                again = self._seen(self._restored(image, again.landmarks), again.landmarks) or again
         except EngineError as error:
             log.debug("no second look: %s", error)
             return face
@@ -54,40 +71,53 @@ class SecondLook(Finder):
     def close(self) -> None:
         """See `Finder.close`."""
 
-    def _again(self, image: NDArray[np.uint8], face: Face) -> tuple[Face, float]:
-        """The face as it is seen once restored, and the spread of its motion, 0 where that is not known."""
+    def _restored(self, image: NDArray[np.uint8], points: NDArray[np.float64]) -> Restored:
+        """The face as the network makes it, where its points are there."""
+        matrix = align.similarity(points)
+        picture = align.warp(image, matrix, SURROUNDINGS)
+        spec, edge = self._engine.spec, SURROUNDINGS
+        if sharpness(picture[edge:-edge, edge:-edge]) > SHARP:
+            return Restored(matrix, picture, 0.0)
+        cut = edge - spec.margin
+        crop = np.concatenate([picture[cut : picture.shape[0] - cut, cut : picture.shape[1] - cut]] * spec.frames, 2)
+        done = self._engine.run(crop[None])
+        picture[edge:-edge, edge:-edge] = done.crops[0]
+        return Restored(matrix, picture, 0.0 if done.kernels is None else motion_of(done.kernels[0], matrix).spread_px)
+
+    def _seen(self, restored: Restored, points: NDArray[np.float64]) -> Face | None:
+        """The face that the finder sees once it is restored, px of the image; None if it sees none near its points."""
         import cv2
 
-        matrix = align.similarity(face.landmarks)
-        seen = align.warp(image, matrix, SURROUNDINGS)
-        spec, edge = self._engine.spec, SURROUNDINGS
-        if sharpness(seen[edge:-edge, edge:-edge]) > SHARP:
-            return face, 0.0
-        cut = edge - spec.margin
-        crop = np.concatenate([seen[cut : seen.shape[0] - cut, cut : seen.shape[1] - cut]] * spec.frames, 2)
-        restored = self._engine.run(crop[None])
-        spread = 0.0 if restored.kernels is None else motion_of(restored.kernels[0], matrix).spread_px
-        if spread < SMEARED:
-            return face, spread
-        seen[edge:-edge, edge:-edge] = restored.crops[0]
         # A square of the side that the finder likes best, the crop in the middle.
-        scale = self.side_px / seen.shape[0]
-        half_px, beside = scale / 2 - 0.5, (seen.shape[0] - seen.shape[1]) / 2 * scale
+        height, width = restored.picture.shape[:2]
+        scale = self.side_px / height
+        half_px, beside = scale / 2 - 0.5, (height - width) / 2 * scale
         into = np.array([[scale, 0.0, half_px + beside], [0.0, scale, half_px]])
-        square = cv2.warpAffine(seen, into, (self.side_px, self.side_px), flags=cv2.INTER_CUBIC)
+        square = cv2.warpAffine(restored.picture, into, (self.side_px, self.side_px), flags=cv2.INTER_CUBIC)
         found = self._finder.look(np.asarray(square, np.uint8))
         if found is None:
-            return face, spread
-        points = align.apply(align.inverse(matrix), align.apply(align.inverse(into), found.landmarks) - edge)
-        eyes = float(np.hypot(*(face.landmarks[1] - face.landmarks[0])))
-        if float(np.hypot(*(points - face.landmarks).T).mean()) > FAR * eyes:
-            return face, spread
-        return replace(face, landmarks=points, score=max(face.score, found.score), yaw=found.yaw), spread
+            return None
+
+        def back(points: NDArray[np.float64]) -> NDArray[np.float64]:
+            crop = align.apply(align.inverse(into), points) - SURROUNDINGS
+            return align.apply(align.inverse(restored.matrix), crop)
+
+        seen = back(found.landmarks)
+        if distance(seen, points) > FAR * float(np.hypot(*(points[1] - points[0]))):
+            return None
+        corners = back(found.box[[[0, 1], [2, 1], [0, 3], [2, 3]]])
+        return Face(np.concatenate([corners.min(0), corners.max(0)]), seen, found.score, found.yaw)
+
+
+def distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """The mean distance of points (N, 2)."""
+    return float(np.hypot(*(a - b).T).mean())
 
 
 def sharpness(crop: NDArray[np.uint8] | Picture) -> float:
-    """Edges beside contrast of a crop (112, 96, 3) at half its size: .3 to .7 of sharp faces, .15 to .35 of others."""
+    """Edges beside contrast of a crop (112, 96, 3) at half its size, in the face itself: .5 to .9 of sharp faces,
+    .2 to .5 of smeared ones."""
     import cv2
 
-    half = cv2.resize(crop, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).mean(2, dtype=np.float32)
+    half = cv2.resize(crop[align.INNER], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).mean(2, dtype=np.float32)
     return float(cv2.Laplacian(half, cv2.CV_32F).std() / (half.std() + 2))

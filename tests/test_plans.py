@@ -32,22 +32,14 @@ def test_tensorrt_for_rtx_compiles_a_model_without_a_gpu(model):
     assert whole["batch"] == [1, 4] and "convolution FLOAT" in whole["layers"]
 
 
-def test_the_papers_network_compiles_as_well(tmp_path):
+def test_the_papers_network_compiles_whole_in_half_precision():
     trt = pytest.importorskip("tensorrt_rtx", reason="the tensorrt-rtx extra is not installed")
-    torch = pytest.importorskip("torch", reason="the training extra is not installed")
     from engine import tensorrt_plan
-    from stream.settings import shipped
-    from training.checkpoint import save, start
-    from training.config import load_config
-    from training.export import export
 
-    config = load_config(shipped("paper"))
-    save(tmp_path, start(config, tmp_path, None, torch.device("cpu")), config)
-    export(tmp_path / "ema.pt", tmp_path / "paper.onnx")
-    built = tensorrt_plan.build(trt, half_precision(tmp_path / "paper.onnx"), capability="8.9")
+    built = tensorrt_plan.build(trt, half_precision(find_model("paper")), capability="8.9")
     assert built.about["tensors"] == {"crops": "UINT8 (-1, 112, 96, 3)", "restored": "UINT8 (-1, 112, 96, 3)"}
     assert built.about["layers"] == {"convolution HALF": 2 + 6 * 7}
-    assert tensorrt_plan.spec_of(tmp_path / "paper.onnx").macs == 1_845_120 * 112 * 96
+    assert tensorrt_plan.spec_of(find_model("paper")).macs == 1_845_120 * 112 * 96
 
 
 def test_a_capability_that_the_compiler_does_not_know_is_named(tmp_path):

@@ -81,8 +81,8 @@ class FaceFinding:
     def for_engine(
         cls, finder: Finder, settings: FaceSettings, engine: Engine, stats: Stats, ids: Iterator[int] | None = None
     ) -> Self:
-        """Crops as `engine` wants them, found with its help where `second_look` is set."""
-        seer = SecondLook(finder, engine) if settings.second_look else finder
+        """Crops as `engine` wants them, found with its help where `second_look` is set and it tells the motion."""
+        seer = SecondLook(finder, engine) if settings.second_look and engine.spec.kernels else finder
         return cls(seer, settings, engine.spec.margin, stats, ids)
 
     def run(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:

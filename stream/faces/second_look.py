@@ -1,6 +1,6 @@
 """A finder that looks again at what the network makes of a smeared face: points are read better in a sharp one.
 
-The network must tell the motion (`kernels`): without one the first look stands. What it brings is in docs/faces.md.
+What it brings is in docs/faces.md.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ class Restored(NamedTuple):
 
     matrix: NDArray[np.float64]  # image px to crop px
     picture: NDArray[np.uint8]  # the crop, restored, and SURROUNDINGS
-    spread_px: float  # of the motion that was found, 0 where the face is sharp or that is not known
+    spread_px: float  # of the motion that was found, 0 where the face is sharp
 
 
 class SecondLook(Finder):
-    """`finder`, and `engine` to restore what it doubts. Where the engine fails, the first look stands."""
+    """`finder`, and an `engine` that tells the motion to restore what it doubts. Where that fails, the first look
+    stands."""
 
     def __init__(self, finder: Finder, engine: Engine) -> None:
         """Neither is closed with it."""
@@ -82,7 +83,8 @@ class SecondLook(Finder):
         crop = np.concatenate([picture[cut : picture.shape[0] - cut, cut : picture.shape[1] - cut]] * spec.frames, 2)
         done = self._engine.run(crop[None])
         picture[edge:-edge, edge:-edge] = done.crops[0]
-        return Restored(matrix, picture, 0.0 if done.kernels is None else motion_of(done.kernels[0], matrix).spread_px)
+        assert done.kernels is not None
+        return Restored(matrix, picture, motion_of(done.kernels[0], matrix).spread_px)
 
     def _seen(self, restored: Restored, points: NDArray[np.float64]) -> Face | None:
         """The face that the finder sees once it is restored, px of the image; None if it sees none near its points."""

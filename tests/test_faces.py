@@ -264,7 +264,7 @@ def test_an_engine_that_tells_no_motion_is_no_help_to_the_finder(finder, clip):
 
     with FileSource(clip("plain.mp4")) as source:
         frames = [item for item in source if isinstance(item, Frame)][:4]
-    smeared = [replace(frame, planes=tuple(cv2.blur(plane, (9, 1)) for plane in frame.planes)) for frame in frames]
+    smeared = [replace(frame, planes=tuple(cv2.blur(plane, (15, 3)) for plane in frame.planes)) for frame in frames]
     settings = load_settings(None, {}).faces
     finding = FaceFinding.for_engine(finder, settings, Dumb(16), Stats())
     assert settings.second_look and all(found.crops for found in finding.run(smeared))

@@ -226,7 +226,7 @@ class Counting(EchoEngine):
 def test_points_of_a_smeared_face_are_read_better_in_the_restored_one(photograph, finder):
     with open_engine("onnxruntime", "fast") as engine:
         sharp = np.ascontiguousarray(photograph[:256, 97:353])
-        smeared = cv2.blur(sharp, (19, 1))
+        smeared = cv2.blur(sharp, (31, 3))
         truth = finder.look(sharp)
         again = SecondLook(finder, Counting(engine))
 
@@ -274,7 +274,7 @@ def test_a_sharp_face_is_looked_at_once_and_nothing_depends_on_the_engine(photog
     finder = open_finder("mediapipe")
     with closing(finder), open_engine("onnxruntime", "fast") as engine:
         sharp = np.ascontiguousarray(photograph[:256, 97:353])
-        smeared = cv2.blur(sharp, (19, 1))
+        smeared = cv2.blur(sharp, (31, 3))
         counting = Counting(engine)
         assert np.array_equal(SecondLook(finder, counting).look(sharp).landmarks, finder.look(sharp).landmarks)
         assert counting.crops == 0

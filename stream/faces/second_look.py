@@ -19,7 +19,7 @@ from stream.frame import Face, Picture
 from stream.motion import motion_of
 
 log = logging.getLogger(__name__)
-SHARP = 0.5  # edges beside contrast, from which a face needs no second look
+SHARP = 0.45  # edges beside contrast, from which a face needs no second look
 SMEARED = 1.5  # spread of the motion, px of the crop, from which it does,
 VERY_SMEARED = 5.0  # and a third one
 SURROUNDINGS = 40  # px around the crop, in its scale, that a finder sees of what the restored face stands in
@@ -117,7 +117,7 @@ def distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def sharpness(crop: NDArray[np.uint8] | Picture) -> float:
-    """Edges beside contrast of a crop (112, 96, 3) at half its size, in the face itself: .5 to .9 of sharp faces,
+    """Edges beside contrast of a crop (112, 96, 3) at half its size, in the face itself: .45 to .9 of sharp faces,
     .2 to .5 of smeared ones."""
     import cv2
 

@@ -100,15 +100,15 @@ def test_both_recognisers_know_sharp_faces_apart(name, shared):
     assert accuracy(found, found, Pairs(pairs.names, *moved, pairs.same, pairs.fold)) > 0.98
 
 
-@pytest.mark.parametrize(("name", "count"), [("fast", 4), ("paper_modern", 1)])
-def test_half_precision_costs_nothing_that_can_be_seen(name, count, shared):
+@pytest.mark.parametrize(("name", "count", "most_db"), [("fast", 4, 0.02), ("paper_modern", 1, 0.05)])
+def test_half_precision_costs_nothing_that_can_be_seen(name, count, most_db, shared):
     """Within the bounds of the gate that a compiled model must pass (`engine.parity.BOUNDS`)."""
     weights = Path(__file__).parents[1] / "training" / "checkpoints" / f"{name}.pt"
     rows = compare(weights, shared / "lfw_pairs", shared / "kernels" / "levin.npz", count)
     assert len(rows) == 10
     for row in rows:
         assert row.mean <= BOUNDS["float16"].mean and row.largest <= BOUNDS["float16"].largest, row
-        assert row.lost_db < 0.05, row
+        assert row.lost_db < most_db, row
 
 
 def test_what_half_precision_costs_and_what_is_found_is_told_as_json_too(unsmear, shared, tmp_path):

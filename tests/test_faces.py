@@ -21,6 +21,7 @@ from stream.faces.tracker import Tracker, overlap
 from stream.find import FaceFinding
 from stream.frame import Face, Found, Frame
 from stream.media.source import FileSource
+from stream.region import View
 from stream.stats import Stats
 from zoo import Clip, make_clip, scene
 
@@ -235,6 +236,19 @@ def test_points_of_a_smeared_face_are_read_better_in_the_restored_one(photograph
             return np.hypot(*(face.landmarks - truth.landmarks).T).mean() / eyes
 
         assert error(again.look(smeared)) < 0.75 * error(finder.look(smeared))
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_points_go_into_a_view_and_back(clip, rotation):
+    with FileSource(clip("plain.mp4")) as source:
+        frame = next(item for item in source if isinstance(item, Frame))
+    frame = replace(frame, color=replace(frame.color, rotation=rotation))
+    view, points = (
+        View(frame, (40, 20, 240, 220), 128),
+        np.array([[50.0, 30], [200, 31.5], [120, 210], [90, 90], [7, 300]]),
+    )
+    assert np.allclose(view.to_frame(view.from_frame(points)), points)
+    assert np.allclose(view.from_frame(view.to_frame(points)), points)
 
 
 @pytest.mark.parametrize(("length_px", "turn_deg", "most"), [(31, 70, 0.1), (41, 45, 0.15)])

@@ -6,6 +6,7 @@ What it brings is in docs/faces.md.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,7 @@ class SecondLook(Finder):
         except EngineError as error:
             log.debug("no second look: %s", error)
             return face
-        return again
+        return replace(again, score=max(again.score, face.score))
 
     def close(self) -> None:
         """See `Finder.close`."""

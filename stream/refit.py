@@ -23,13 +23,14 @@ AGREE = 0.8  # below, only where the network found quite another one
 ALIKE, ALIKE_PX = 7.0, 2.0  # RMS, of 255, over about so many px, at which a likeness is 1 / e,
 FAINT_FACE = 14.0  # less in faces whose contrast (RMS, of 255) is below this: in the dark all are alike,
 NOISE = 1.0  # but no less than this
-FADE_PX = 16  # over which a crop is faded out before its motion is fitted
 REACH = 20  # px that a motion may reach from the middle, its own place not being known yet,
 KEPT = 16  # and once it is
-GRID = 96  # px of the plane in which the fit runs: enough for twice the reach on either side
-STEPS = 40  # of the fit: more of them fit the noise
+RIM, BLIND_RIM = 4, 6  # px of a crop in which a restored face is worst, and of half a crop that a long motion spoils
+DETAIL_PX, COARSE_DETAIL_PX = 3.0, 1.0  # what varies over more than about this (of half the crop) tells no motion
+STEPS, COARSE_STEPS = 20, 30  # of the fit, and before it at half the size
 SPARSE = 0.01  # of the best single value's gain must every value bring
-LEAST = 0.05  # of the highest value: what lies below is noise
+LEAST = 0.02  # of the highest value: what lies below is noise,
+APART = 0.05  # and of the heaviest part's sum: what is not joined to it and weighs less, too, for a motion is one way
 FAR_PX = 12.0  # spread at which the middle of a motion says as much of where a face is as where it was seen does
 
 
@@ -65,43 +66,87 @@ def placed(patch: Patch, found: Fit) -> Patch:
     return replace(patch, restored=restored, kernel=kernel, motion=motion, is_refitted=True)
 
 
-def fit_kernel(sharp: Picture, smeared: Picture) -> NDArray[np.float32]:
-    """The kernel (41, 41), at least 0 and of sum 1, that makes one grey crop (112, 96) of the other, best in the least
-    squares of their differences: a projected gradient with momentum (FISTA), in Fourier space."""
+def fit_kernel(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
+    """The kernel (41, 41), at least 0 and of sum 1, that makes one grey crop (112, 96) of the other: at half their size
+    first, then where the crop shows all that such a motion smears into a pixel."""
     import cv2
 
-    side, lags = 2 * REACH + 1, np.arange(-2 * REACH, 2 * REACH + 1)
-    shape = (CROP_HEIGHT + 2 * REACH, CROP_WIDTH + 2 * REACH)
-    edges = (np.stack([np.gradient(grey, axis=axis) for axis in (0, 1)]) * WINDOW for grey in (sharp, smeared))
-    a, b = (np.fft.rfft2(each, shape) for each in edges)
-    auto, cross = (np.fft.irfft2((a.conj() * other).sum(0), shape) for other in (a, b))
-    highest = max(auto[0, 0], 1e-6)
-    plane = np.zeros((GRID, GRID), np.float32)
-    plane[np.ix_(lags, lags)] = auto[np.ix_(lags, lags)] / highest
-    blur = cv2.dft(plane)
-    gain = (np.roll(cross, (REACH, REACH), (0, 1))[:side, :side] / highest).astype(np.float32)
-    gain -= SPARSE * gain.max()
-    kernel = ahead = np.full((side, side), np.float32(1 / side**2))
-    momentum, step = 1.0, 1 / max(float(blur.max()), 1e-6)
-    plane[:] = 0
-    for _ in range(STEPS):
-        plane[:side, :side] = ahead
-        product = cv2.mulSpectrums(cv2.dft(plane, nonzeroRows=side), blur, 0)
-        slope = cv2.idft(product, flags=cv2.DFT_SCALE, nonzeroRows=side)[:side, :side] - gain
-        before, kernel = kernel, np.maximum(ahead - step * slope, 0)
-        more = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        ahead, momentum = kernel + (momentum - 1) / more * (kernel - before), more
+    half = [
+        np.asarray(cv2.resize(g, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.float32) for g in (sharp, seen)
+    ]
+    flat = np.full((REACH + 1, REACH + 1), np.float32(1 / (REACH + 1) ** 2))
+    coarse = _descend(flat, half[0], half[1], BLIND, COARSE_DETAIL_PX, COARSE_STEPS)
+    doubled = cv2.warpAffine(coarse, np.diag([2.0, 2.0, 0])[:2], (2 * REACH + 1,) * 2, flags=cv2.INTER_LINEAR) / 4
+    kernel = _descend(doubled, sharp, seen, _shown(doubled), DETAIL_PX, STEPS)
     return np.asarray(kernel / max(kernel.sum(), 1e-9), np.float32)
 
 
+def _descend(
+    kernel: NDArray[np.float32], sharp: Picture, seen: Picture, weight: Picture, detail_px: float, steps: int
+) -> NDArray[np.float32]:
+    """A kernel (side, side) bettered: the least squares of what it makes of the details of one grey picture (H, W)
+    against those of the other, each pixel by its weight. A projected gradient with momentum (FISTA), circular."""
+    import cv2
+
+    side, reach = len(kernel), len(kernel) // 2
+    spectrum = cv2.dft(_details(sharp, detail_px))
+    # A kernel stands in a corner here, not about it: all that it makes lies so much further right and down.
+    wanted, weight = (np.roll(each, (reach, reach), (0, 1)) for each in (_details(seen, detail_px), weight))
+
+    def correlated(picture: Picture) -> NDArray[np.float32]:
+        product = cv2.mulSpectrums(cv2.dft(picture * weight), spectrum, 0, conjB=True)
+        return np.asarray(cv2.idft(product, flags=cv2.DFT_SCALE, nonzeroRows=side)[:side, :side], np.float32)
+
+    power = cv2.mulSpectrums(spectrum, spectrum, 0, conjB=True).max()
+    step = np.float32(1 / max(float(power * weight.mean()), 1e-6))
+    least = SPARSE * correlated(wanted).max()
+    plane = np.zeros_like(sharp)
+    ahead, momentum = kernel, 1.0
+    for _ in range(steps):
+        plane[:side, :side] = ahead
+        made = cv2.idft(cv2.mulSpectrums(cv2.dft(plane, nonzeroRows=side), spectrum, 0), flags=cv2.DFT_SCALE)
+        before, kernel = kernel, np.maximum(ahead - step * (correlated(made - wanted) + least), 0)
+        more = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        ahead, momentum = kernel + np.float32((momentum - 1) / more) * (kernel - before), more
+    return kernel
+
+
+def _details(picture: Picture, detail_px: float) -> Picture:
+    """A picture without what varies over more than about so many px."""
+    import cv2
+
+    return np.asarray(picture - cv2.GaussianBlur(picture, (0, 0), detail_px), np.float32)
+
+
+def _shown(kernel: NDArray[np.float32]) -> Picture:
+    """1 where all that a motion smears into a pixel lies in the crop, RIM px of it left out, 0 where some does not."""
+    import cv2
+
+    kernel = without_noise(kernel)
+    inside = np.zeros((CROP_HEIGHT, CROP_WIDTH), np.float32)
+    inside[RIM:-RIM, RIM:-RIM] = 1 / max(kernel.sum(), 1e-9)
+    share = cv2.filter2D(inside, -1, cv2.flip(kernel, -1), borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(np.clip((share - 0.85) / 0.1, 0, 1), np.float32)
+
+
 def centred(kernel: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """A kernel (41, 41) without what is faint, its centre of mass moved into the middle of (33, 33), and where that
+    """A kernel (41, 41) without its noise, its centre of mass moved into the middle of (33, 33), and where that
     was: px right and down of the middle."""
-    kernel = np.where(kernel < LEAST * kernel.max(), np.float32(0), kernel)
+    kernel = without_noise(kernel)
     off = middle_of(kernel)
     cut = slice(REACH - KEPT, REACH + KEPT + 1)
     kernel = _shifted(kernel, -off)[cut, cut]
     return kernel / max(kernel.sum(), 1e-9), off
+
+
+def without_noise(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A kernel without what is faint, or lies apart and weighs little."""
+    import cv2
+
+    kept = (kernel > LEAST * kernel.max()).astype(np.uint8)
+    parts = cv2.connectedComponents(kept, connectivity=8)[1]
+    weight = np.bincount(parts.ravel(), (kernel * kept).ravel())
+    return np.where((weight >= APART * weight.max())[parts] & (kept > 0), kernel, np.float32(0))
 
 
 def middle_of(kernel: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -142,11 +187,13 @@ def _shifted(kernel: NDArray[np.float32], by: NDArray[np.float64]) -> NDArray[np
     return np.asarray(cv2.warpAffine(kernel, into, kernel.shape[::-1], flags=cv2.INTER_LINEAR), np.float32)
 
 
-def _window() -> Picture:
-    """Ones that fade to nothing over FADE_PX at the rim."""
-    fade = (1 - np.cos(np.linspace(0, np.pi, FADE_PX + 2)[1:-1])) / 2
-    lines = [np.concatenate([fade, np.ones(side - 2 * FADE_PX), fade[::-1]]) for side in (CROP_HEIGHT, CROP_WIDTH)]
-    return np.outer(*lines).astype(np.float32)
+def _blind() -> Picture:
+    """At half the crop's size, as `_shown` is where nothing is known of a motion: 1 but for BLIND_RIM px."""
+    import cv2
+
+    inside = np.zeros((CROP_HEIGHT // 2, CROP_WIDTH // 2), np.float32)
+    inside[BLIND_RIM:-BLIND_RIM, BLIND_RIM:-BLIND_RIM] = 1
+    return np.asarray(cv2.GaussianBlur(inside, (0, 0), 1.0), np.float32)
 
 
-WINDOW = _window()
+BLIND = _blind()

@@ -23,6 +23,8 @@ class DegradeConfig(Struct, frozen=True, kw_only=True):
     unblurred_share: Share
     soft_share: Share
     soft_sigma_px: Annotated[float, Meta(gt=0.3, le=2)]
+    defocus_share: Share
+    defocus_px: Annotated[float, Meta(gt=0.5, le=4)]
     small_share: Share
     small_scale: Annotated[float, Meta(gt=0, le=1)]
     still_background_share: Share

@@ -62,9 +62,13 @@ def make_batch(
     """
     reach = kernels.side_px // 2
     x = _sharp(faces, indices, rng, degrade, size, margin + reach)
-    soft = np.flatnonzero(rng.random(len(x)) < degrade.soft_share)
+    lens = rng.random(len(x))
+    soft = np.flatnonzero(lens < degrade.soft_share)
     if len(soft):
         x[soft, :3] = blur(x[soft, :3], gaussians(rng, len(soft), degrade.soft_sigma_px))
+    unfocused = np.flatnonzero((lens >= degrade.soft_share) & (lens < degrade.soft_share + degrade.defocus_share))
+    if len(unfocused):
+        x[unfocused, :3] = blur(x[unfocused, :3], discs(rng, len(unfocused), degrade.defocus_px))
     for i in np.flatnonzero(rng.random(len(x)) < degrade.small_share):
         x[i, :3] = _enlarged(x[i, :3], rng.uniform(degrade.small_scale, 1))
     drawn = draw_sequences(rng, len(x), 1 if neighbour is None else 2, kernels)
@@ -227,6 +231,15 @@ def gaussians(rng: np.random.Generator, count: int, largest: float) -> Tensor:
     line = np.exp(-(np.arange(-4, 5)[None] ** 2) / (2 * sigma**2))
     line /= line.sum(1, keepdims=True)
     return torch.from_numpy((line[:, :, None] * line[:, None, :]).astype(np.float32))
+
+
+def discs(rng: np.random.Generator, count: int, largest: float) -> Tensor:
+    """Discs (count, 9, 9) of a radius up to `largest` (4 px at most): a lens out of focus, not to be mended either."""
+    radius = rng.uniform(0.5, largest, (count, 1, 1))
+    fine = (np.arange(9 * 8) + 0.5) / 8 - 4.5  # eight lines a pixel
+    disc = (np.hypot(fine[:, None], fine)[None] < radius).astype(np.float32)
+    disc = disc.reshape(count, 9, 8, 9, 8).mean((2, 4))
+    return torch.from_numpy(disc / disc.sum((1, 2), keepdims=True))
 
 
 def _enlarged(image: Tensor, scale: float) -> Tensor:

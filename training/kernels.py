@@ -23,6 +23,7 @@ class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     samples_min: int = 20  # N of section 3.1, path samples of TIME_STEP; the paper gives no range
     samples_max: int = 100
     jerky_share: float = 0.0  # beside the paper: paths that hurry and rest, as a hand does
+    straight_share: float = 0.0  # and straight, even ones, as a head or a camera in one motion makes
     mild_share: float = 0.0  # kernels of at most mild_max_px, beside those that are that small by chance
     mild_max_px: int = 8
     stepped_share: float = 0.0  # paths of a few exposures, as of averaged frames, in place of one long one
@@ -56,6 +57,12 @@ def uneven(rng: np.random.Generator, path: NDArray[np.float64]) -> NDArray[np.fl
     time = np.cumsum(np.concatenate([[0.0], speed]))
     at = np.interp(np.arange(len(path)), np.linspace(0, last, len(time)), time / time[-1] * last)
     return np.stack([np.interp(at, np.arange(len(path)), axis) for axis in path.T], 1)
+
+
+def straight(rng: np.random.Generator, samples: int) -> NDArray[np.float64]:
+    """A straight way (samples, 2) at an even speed, in any direction."""
+    turn = rng.uniform(0, 2 * np.pi)
+    return np.linspace((0.0, 0.0), (np.cos(turn), np.sin(turn)), samples)
 
 
 def rasterise(path: NDArray[np.float64], side_px: int, exposures: int = 0) -> NDArray[np.float32]:
@@ -99,8 +106,11 @@ def draw_sequences(rng: np.random.Generator, count: int, frames: int, config: Ke
         mild = rng.random() < config.mild_share
         valid = int(rng.integers(config.valid_min_px, (config.mild_max_px if mild else config.valid_max_px) + 1))
         path = sample_paths(rng, 1, samples * frames)[0]
-        if rng.random() < config.jerky_share:
+        kind = rng.random()
+        if kind < config.jerky_share:
             path = uneven(rng, path)
+        elif kind < config.jerky_share + config.straight_share:
+            path = straight(rng, len(path))
         # Bilinear drawing widens a path by up to two pixels.
         path *= (valid - 2) / np.ptp(path[-samples:], axis=0).max()
         stepped = rng.random() < config.stepped_share

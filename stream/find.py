@@ -22,7 +22,7 @@ from stream.region import View, cut_crop, thumbnail
 from stream.stats import Stats
 
 LOOK = 2.0  # side of the square around a face that is looked at again, in widths of its box
-SURE, DOUBTFUL = 0.4, 0.3  # score from which what a search found is looked at closer; where there is a second look
+SURE, DOUBTFUL = 0.4, 0.25  # score from which what a search found is looked at closer; where there is a second look
 BIRTH = 0.45  # score from which a face starts a track; a held one may be less sure
 HOLD = 1.2  # times larger must another face be to become the largest
 CUT = 0.5  # mean difference of two frames' luma beside its own spread, from which they are two scenes, dark ones too

@@ -6,6 +6,7 @@ restores what it would have guessed wrongly, or not seen at all.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,11 @@ from stream.frame import Fit, Patch, Picture
 from stream.motion import motion_of, smeared
 
 SOFTER = 0.9  # of the known face's sharpness, from which a crop that has less is worth the fit
-LEAST_PX = 1.5  # spread of the motion, in px of the crop, from which the fit is better than the network
+LEAST_PX = 2.5  # spread of the motion, in px of the crop, from which the fit is better than the network
 LIKE = 0.45  # mean likeness from which the face is the one that was smeared: another one's is below 0.3
 SURE = 0.8  # and from which its motion is told better than the network finds it,
 AGREE = 0.8  # below, only where the network found quite another one
-ALIKE, ALIKE_PX = 7.0, 2.0  # RMS, of 255, over about so many px, at which a likeness is 1 / e,
+ALIKE, ALIKE_PX = 6.0, 2.0  # RMS, of 255, over about so many px, at which a likeness is 1 / e,
 FAINT_FACE = 14.0  # less in faces whose contrast (RMS, of 255) is below this: in the dark all are alike,
 NOISE = 1.0  # but no less than this
 REACH = 20  # px that a motion may reach from the middle, its own place not being known yet,
@@ -75,7 +76,7 @@ def fit_kernel(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
         np.asarray(cv2.resize(g, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.float32) for g in (sharp, seen)
     ]
     flat = np.full((REACH + 1, REACH + 1), np.float32(1 / (REACH + 1) ** 2))
-    coarse = _descend(flat, half[0], half[1], BLIND, COARSE_DETAIL_PX, COARSE_STEPS)
+    coarse = _descend(flat, half[0], half[1], _blind(), COARSE_DETAIL_PX, COARSE_STEPS)
     doubled = cv2.warpAffine(coarse, np.diag([2.0, 2.0, 0])[:2], (2 * REACH + 1,) * 2, flags=cv2.INTER_LINEAR) / 4
     kernel = _descend(doubled, sharp, seen, _shown(doubled), DETAIL_PX, STEPS)
     return np.asarray(kernel / max(kernel.sum(), 1e-9), np.float32)
@@ -187,6 +188,7 @@ def _shifted(kernel: NDArray[np.float32], by: NDArray[np.float64]) -> NDArray[np
     return np.asarray(cv2.warpAffine(kernel, into, kernel.shape[::-1], flags=cv2.INTER_LINEAR), np.float32)
 
 
+@cache
 def _blind() -> Picture:
     """At half the crop's size, as `_shown` is where nothing is known of a motion: 1 but for BLIND_RIM px."""
     import cv2
@@ -194,6 +196,3 @@ def _blind() -> Picture:
     inside = np.zeros((CROP_HEIGHT // 2, CROP_WIDTH // 2), np.float32)
     inside[BLIND_RIM:-BLIND_RIM, BLIND_RIM:-BLIND_RIM] = 1
     return np.asarray(cv2.GaussianBlur(inside, (0, 0), 1.0), np.float32)
-
-
-BLIND = _blind()

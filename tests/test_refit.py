@@ -27,7 +27,7 @@ WIDE = 40  # px around a crop, so that what is smeared has surroundings
 ARC = [(12 * np.cos(t), 12 * np.sin(t)) for t in np.linspace(0, 2.5, 200)]
 HOOK = [(t, 0) for t in np.linspace(-11, 11, 150)] + [(11, t) for t in np.linspace(0, 11, 75)]
 LINE = [(t, 0.6 * t) for t in np.linspace(-11, 11, 200)]
-DASH = [(t, 0) for t in np.linspace(-3.5, 3.5, 80)]
+DASH = [(t, 0) for t in np.linspace(-5, 5, 80)]
 PATHS = {"arc": ARC, "hook": HOOK, "line": LINE}
 
 

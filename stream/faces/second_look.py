@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 SHARP = 0.45  # edges beside contrast, from which a face needs no second look
 SMEARED = 1.5  # spread of the motion, px of the crop, from which it does,
 VERY_SMEARED = 5.0  # and a third one
+CLEAR = 0.75  # score from which a restored face is one where the smeared one was not: a network sees faces in fog
 SURROUNDINGS = 40  # px around the crop, in its scale, that a finder sees of what the restored face stands in
 ASTRAY = 4.0  # times that spread may points be off,
 NEAR = 2.0  # and px of the crop without any
@@ -68,7 +69,7 @@ class SecondLook(Finder):
         except EngineError as error:
             log.debug("no second look: %s", error)
             return face
-        return replace(again, score=max(again.score, face.score))
+        return again if again.score >= CLEAR else replace(again, score=face.score)
 
     def close(self) -> None:
         """See `Finder.close`."""

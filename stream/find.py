@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Annotated, Self
 
@@ -22,7 +23,7 @@ from stream.region import View, cut_crop, thumbnail
 from stream.stats import Stats
 
 LOOK = 2.0  # side of the square around a face that is looked at again, in widths of its box
-SURE, DOUBTFUL = 0.4, 0.25  # score from which what a search found is looked at closer; where there is a second look
+SURE, DOUBTFUL = 0.4, 0.25  # score from which what a search found may be a face; and where its restoration shows one
 BIRTH = 0.45  # score from which a face starts a track; a held one may be less sure
 HOLD = 1.2  # times larger must another face be to become the largest
 CUT = 0.5  # mean difference of two frames' luma beside its own spread, from which they are two scenes, dark ones too
@@ -184,7 +185,9 @@ class FaceFinding:
                 if any(overlap(box, t.face.box) > SAME for t in self._tracker.tracks):
                     continue
                 face = self._look(frame, (box[:2] + box[2:]) / 2, 1.8 * float(box[2] - box[0]))
-                if face is not None and face.score >= BIRTH and self._tracker.add(face, with_scene=everywhere):
+                if face is None or face.score < BIRTH or (row[4] < SURE and not face.is_restored):
+                    continue
+                if self._tracker.add(face, with_scene=everywhere):
                     self._stats.tracks += 1
 
     def _is_new_scene(self, frame: Frame) -> bool:
@@ -211,7 +214,7 @@ class FaceFinding:
         face = self._finder.look(view.image, None if last is None else view.from_frame(last))
         if face is None:
             return None
-        return Face(view.box_to_frame(face.box), view.to_frame(face.landmarks), face.score, face.yaw)
+        return replace(face, box=view.box_to_frame(face.box), landmarks=view.to_frame(face.landmarks))
 
 
 def chooser(which: str) -> Callable[[list[Track]], set[int]]:

@@ -69,7 +69,8 @@ class SecondLook(Finder):
         except EngineError as error:
             log.debug("no second look: %s", error)
             return face
-        return again if again.score >= CLEAR else replace(again, score=face.score)
+        clear = again.is_restored and again.score >= CLEAR
+        return again if clear else replace(again, score=face.score, is_restored=False)
 
     def close(self) -> None:
         """See `Finder.close`."""
@@ -110,7 +111,7 @@ class SecondLook(Finder):
         if distance(seen, points) > FAR * float(np.hypot(*(points[1] - points[0]))):
             return None
         corners = back(found.box[[[0, 1], [2, 1], [0, 3], [2, 3]]])
-        return Face(np.concatenate([corners.min(0), corners.max(0)]), seen, found.score, found.yaw)
+        return Face(np.concatenate([corners.min(0), corners.max(0)]), seen, found.score, found.yaw, is_restored=True)
 
 
 def distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -18,7 +18,7 @@ from stream.faces.finder import Finder, tiles
 from stream.faces.flow import follow
 from stream.faces.second_look import SecondLook
 from stream.faces.tracker import SAME, Tracker, overlap
-from stream.frame import Crop, Face, Found, Frame, Packet, Track
+from stream.frame import MOST_WAITING, Crop, Face, Found, Frame, Packet, Track
 from stream.region import View, cut_crop, thumbnail
 from stream.stats import Stats
 
@@ -105,6 +105,9 @@ class FaceFinding:
                     waiting = []
             elif waiting:
                 waiting.append(item)
+                if len(waiting) >= MOST_WAITING:
+                    yield from self._advance(waiting, False)
+                    waiting = []
             else:
                 yield item
         yield from self._advance(waiting, False)

@@ -24,7 +24,6 @@ class Color:
     shift: tuple[int, int]  # log2 of the chroma subsampling, horizontal and vertical
     luma: tuple[float, float]  # weights of red and blue in luma (kr, kb), from the matrix
     full_range: bool
-    chroma_left: bool  # chroma samples sit on the left luma column of their pair (MPEG), or between the two (JPEG)
     tags: tuple[int, int, int, int]  # range, matrix, primaries, transfer, as the source coded them
     sample_aspect_ratio: Fraction | None
     rotation: int  # degrees counter-clockwise that a player turns the picture: 0, 90, 180, 270
@@ -51,6 +50,9 @@ class Frame:
     def width(self) -> int:
         """Columns of the coded picture, before any rotation."""
         return int(self.planes[0].shape[1])
+
+
+MOST_WAITING = 1000  # packets and frames that a stage keeps back at most: sound may go on where the pictures end
 
 
 @dataclass(frozen=True, slots=True)

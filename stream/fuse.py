@@ -12,15 +12,16 @@ import numpy as np
 
 from engine import Engine, EngineError
 from stream.config import EngineSettings
-from stream.frame import Frame, Mended, Packet, Patch, Seen
+from stream.frame import MOST_WAITING, Frame, Mended, Packet, Patch, Seen
 from stream.memory import Memory, added, own
+from stream.motion import motion_of
 from stream.refit import SURE, fit, is_better, placed
-from stream.restore import behind
+from stream.restore import behind, strength
 from stream.stats import Stats
 
 log = logging.getLogger(__name__)
 CHUNK = 8  # frames that are handed on at once where later ones count as well,
-AHEAD = 4  # and how many more are waited for
+AHEAD = 12  # and how many more are waited for
 
 
 class Fusion:
@@ -50,6 +51,9 @@ class Fusion:
                 cut = frames[CHUNK - 1] + 1
                 yield from self._fused(waiting)[:cut]
                 waiting, frames = waiting[cut:], [at - cut for at in frames[CHUNK:]]
+            elif len(waiting) >= MOST_WAITING:
+                yield from self._fused(waiting)
+                waiting, frames = [], []
         yield from self._fused(waiting)
 
     def _fused(self, items: list[Mended | Packet]) -> list[Mended | Packet]:
@@ -72,8 +76,10 @@ class Fusion:
             return replace(patch, fit=None)  # earlier frames tell enough; theirs does not say where later ones saw it
         face = future.recall(patch.crop, frame)
         found = None if face is None else fit(patch.given, face, patch.crop.matrix)
-        patch = replace(patch, fit=found)
-        if face is None or found is None or patch.is_refitted or not is_better(found, kernel):
+        earlier, patch = patch.fit, replace(patch, fit=found)
+        if face is None or found is None or not is_better(found, kernel):
+            return patch
+        if patch.is_refitted and earlier is not None and earlier.like >= found.like:
             return patch
         image = behind(patch.crop.image, np.clip(face + 0.5, 0, 255).astype(np.uint8), self._engine.spec)
         try:
@@ -81,7 +87,8 @@ class Fusion:
         except EngineError as error:  # what it restored before stands
             log.debug("not restored again: %s", error)
             return patch
-        return placed(replace(patch, restored=restored.crops[0]), found)
+        shown = strength(patch.crop, motion_of(found.kernel, patch.crop.matrix), self._settings)
+        return placed(replace(patch, restored=restored.crops[0], strength=shown), found)
 
 
 def fused(item: Mended, *told: tuple[Seen | None, ...]) -> Mended:

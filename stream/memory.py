@@ -17,7 +17,7 @@ from stream.faces import align
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER
 from stream.frame import Crop, Fit, Frame, Patch, Picture, Seen
 from stream.motion import need
-from stream.refit import likeness, middle_of, moved, to_grey
+from stream.refit import NOWHERE, likeness, middle_of, moved, to_grey, warped
 from stream.region import cut_crop
 
 SHARP = 1.0  # expected squared error, of 255, of a sharp face,
@@ -27,7 +27,6 @@ OTHER, SAME = 0.4, 0.55  # the mean likeness up to which it is another face, and
 LONGEST_S = 0.5  # seconds without a face after which what was seen of it is forgotten
 ASTRAY_PX = 2.0  # between where a smeared face's points say it is and where what is remembered does, to believe that
 MIDDLE = np.array([[(CROP_WIDTH - 1) / 2, (CROP_HEIGHT - 1) / 2]])
-NOWHERE = np.zeros(2)
 GRID = 6  # px between the points whose flow says how a face moved
 
 
@@ -66,7 +65,8 @@ class Memory:
         if found.like < SAME or np.hypot(*np.concatenate(astray).T).min() < ASTRAY_PX:
             return crop, found
         matrix = into @ _whole(_shift(-found.off - found.back)) @ _whole(crop.matrix)
-        turned = found._replace(off=into[:, :2] @ found.off, back=into[:, :2] @ found.back)
+        linear = into[:2, :2]
+        turned = Fit(warped(found.kernel, linear), linear @ found.off, linear @ found.back, found.like)
         return replace(crop, matrix=matrix, image=cut_crop(frame, matrix, margin)), turned
 
     def see(self, patches: tuple[Patch, ...], frame: Frame) -> tuple[Seen | None, ...]:

@@ -14,7 +14,7 @@ FULL = 3.0  # times the spread below which a face is left alone, at which it is 
 
 def motion_of(kernel: NDArray[np.float32], matrix: NDArray[np.float64]) -> Motion:
     """The motion in a kernel (33, 33) of sum 1 that was found in the crop which `matrix` cut out of its frame."""
-    if not (np.isfinite(kernel).all() and kernel.max() > 0):  # nothing is known, and nothing will be pasted
+    if not (np.isfinite(kernel).all() and kernel.max() > 0):  # nothing is known
         return Motion(0.0, 0.0, 0.0)
     weight = np.clip(kernel - NOISE * kernel.max(), 0, None).astype(np.float64)
     weight /= weight.sum()

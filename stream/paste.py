@@ -88,8 +88,9 @@ def side_by_side(left: Frame, right: Frame) -> Frame:
     if left.color.rotation in (180, 270):  # a player turns the picture round: the first half is shown last
         left, right = right, left
     axis = 0 if turned else 1
-    # An odd side would leave half a chroma sample in the middle: the last line is left out.
-    even = (left.height if turned else left.width) // 2 * 2
+    # Part of a chroma sample would be left in the middle: the last lines are left out.
+    unit = max(2, 1 << left.color.shift[1 - axis])
+    even = (left.height if turned else left.width) // unit * unit
     planes = []
     for index, (a, b) in enumerate(zip(left.planes, right.planes, strict=True)):
         chroma = left.color.family == "yuv" and index in (1, 2)

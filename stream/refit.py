@@ -24,6 +24,7 @@ AGREE = 0.8  # below, only where the network found quite another one
 ALIKE, ALIKE_PX = 6.0, 2.0  # RMS, of 255, over about so many px, at which a likeness is 1 / e,
 FAINT_FACE = 14.0  # less in faces whose contrast (RMS, of 255) is below this: in the dark all are alike,
 NOISE = 1.0  # but no less than this
+PLAIN = 2.0  # contrast (RMS, of 255) of a face below which it tells nothing: a covered lens, a flash
 REACH = 20  # px that a motion may reach from the middle, its own place not being known yet,
 KEPT = 16  # and once it is
 RIM, BLIND_RIM = 4, 6  # px of a crop in which a restored face is worst, and of half a crop that a long motion spoils
@@ -32,15 +33,16 @@ STEPS, COARSE_STEPS = 20, 30  # of the fit, and before it at half the size
 SPARSE = 0.01  # of the best single value's gain must every value bring
 LEAST = 0.02  # of the highest value: what lies below is noise,
 APART = 0.05  # and of the heaviest part's sum: what is not joined to it and weighs less, too, for a motion is one way
+NOWHERE = np.zeros(2)
 FAR_PX = 12.0  # spread at which the middle of a motion says as much of where a face is as where it was seen does
 
 
 def fit(given: NDArray[np.uint8], face: Picture, matrix: NDArray[np.float64]) -> Fit | None:
     """The motion that makes the smeared crop (112, 96, 3) of a known face (112, 96, 3) that lies near; None where it is
-    small, the crop about as sharp, or the two not alike. `matrix` cut the crop out of its frame."""
-    if sharpness(given) > SOFTER * sharpness(face):
-        return None
+    small, the crop about as sharp, the face plain, or the two not alike. `matrix` cut the crop out of its frame."""
     grey, seen = to_grey(face), to_grey(given)
+    if sharpness(given) > SOFTER * sharpness(face) or grey[INNER].std() < PLAIN:
+        return None
     kernel, off = centred(fit_kernel(grey, seen))
     spread = motion_of(kernel, matrix).spread_px
     like = float(likeness(moved(grey, off), kernel, seen)[INNER].mean())
@@ -61,7 +63,7 @@ def is_better(found: Fit, kernel: NDArray[np.float32]) -> bool:
 
 def placed(patch: Patch, found: Fit) -> Patch:
     """A patch that was restored with the kernel of a fit, moved to where the face is."""
-    kernel = _shifted(found.kernel, -found.back)
+    kernel = warped(found.kernel, np.eye(2), -found.back)
     restored = np.clip(moved(patch.restored.astype(np.float32), found.back) + 0.5, 0, 255).astype(np.uint8)
     motion = motion_of(kernel, patch.crop.matrix)
     return replace(patch, restored=restored, kernel=kernel, motion=motion, is_refitted=True)
@@ -79,7 +81,7 @@ def fit_kernel(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
     coarse = _descend(flat, half[0], half[1], _blind(), COARSE_DETAIL_PX, COARSE_STEPS)
     doubled = cv2.warpAffine(coarse, np.diag([2.0, 2.0, 0])[:2], (2 * REACH + 1,) * 2, flags=cv2.INTER_LINEAR) / 4
     kernel = _descend(doubled, sharp, seen, _shown(doubled), DETAIL_PX, STEPS)
-    return np.asarray(kernel / max(kernel.sum(), 1e-9), np.float32)
+    return _of_sum_1(kernel)
 
 
 def _descend(
@@ -136,8 +138,7 @@ def centred(kernel: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[n
     kernel = without_noise(kernel)
     off = middle_of(kernel)
     cut = slice(REACH - KEPT, REACH + KEPT + 1)
-    kernel = _shifted(kernel, -off)[cut, cut]
-    return kernel / max(kernel.sum(), 1e-9), off
+    return _of_sum_1(warped(kernel, np.eye(2), -off)[cut, cut]), off
 
 
 def without_noise(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -180,12 +181,21 @@ def to_grey(picture: NDArray[np.uint8] | Picture) -> Picture:
     return picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def _shifted(kernel: NDArray[np.float32], by: NDArray[np.float64]) -> NDArray[np.float32]:
-    """A kernel moved by so many px to the right and down; what leaves it is lost."""
+def warped(
+    kernel: NDArray[np.float32], linear: NDArray[np.float64], by: NDArray[np.float64] = NOWHERE
+) -> NDArray[np.float32]:
+    """A square kernel of sum 1 turned and scaled about its middle by a matrix (2, 2), then moved by so many px to the
+    right and down. What leaves it is lost, the rest of sum 1 again."""
     import cv2
 
-    into = np.array([[1, 0, by[0]], [0, 1, by[1]]])
-    return np.asarray(cv2.warpAffine(kernel, into, kernel.shape[::-1], flags=cv2.INTER_LINEAR), np.float32)
+    middle = np.full(2, len(kernel) // 2)
+    into = np.column_stack([linear, middle - linear @ middle + by])
+    turned = np.asarray(cv2.warpAffine(kernel, into, kernel.shape[::-1], flags=cv2.INTER_LINEAR), np.float32)
+    return _of_sum_1(turned)
+
+
+def _of_sum_1(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(kernel / max(kernel.sum(), 1e-9), np.float32)
 
 
 @cache

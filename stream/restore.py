@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine import Engine, EngineError, ModelSpec, Restored, unknown
 from stream.config import EngineSettings
-from stream.frame import Crop, Fit, Found, Frame, Mended, Packet, Patch
+from stream.frame import MOST_WAITING, Crop, Fit, Found, Frame, Mended, Motion, Packet, Patch
 from stream.memory import Memory
 from stream.motion import motion_of, need
 from stream.refit import SURE, fit, is_better, placed
@@ -47,7 +47,7 @@ class Restoration:
             if isinstance(item, Found):
                 frames += 1
                 crops += len(item.crops)
-            if crops >= self._settings.batch or frames >= most or not crops:
+            if crops >= self._settings.batch or frames >= most or not crops or len(waiting) >= MOST_WAITING:
                 yield from self._flush(waiting)
                 waiting, crops, frames = [], 0, 0
         yield from self._flush(waiting)
@@ -133,6 +133,11 @@ def behind(image: NDArray[np.uint8], before: NDArray[np.uint8] | None, spec: Mod
     return np.concatenate([image, other], 2)
 
 
+def strength(crop: Crop, motion: Motion | None, settings: EngineSettings) -> float:
+    """How much of a face's change is pasted, 0..1: none of one that did not move, little of one that comes or goes."""
+    return settings.strength * crop.track.shown * (1.0 if motion is None else need(motion, settings.still_px))
+
+
 def known_of(fits: list[Fit | None]) -> NDArray[np.float32] | None:
     """What an engine is told of its crops' motion; None where that is nothing."""
     if not any(fits):
@@ -147,6 +152,5 @@ def _patches(
     for i, (crop, found) in enumerate(zip(crops, fits, strict=True)):
         kernel = None if restored.kernels is None else restored.kernels[i]
         motion = None if kernel is None else motion_of(kernel, crop.matrix)
-        helps = 1.0 if motion is None else need(motion, settings.still_px)
-        patch = Patch(crop, restored.crops[i], settings.strength * crop.track.shown * helps, kernel, motion)
+        patch = Patch(crop, restored.crops[i], strength(crop, motion, settings), kernel, motion)
         yield patch if found is None else placed(patch, found)

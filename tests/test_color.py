@@ -1,5 +1,6 @@
 """Regions to RGB and changes back into planes, against the media library's own conversion."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from stream.frame import Frame
 from stream.media.color import add_change, align_rect, read_rgb
 from stream.media.source import FileSource
+from stream.region import crop_rect, cut_crop
 from zoo import Clip, make_clip
 
 LAYOUTS = ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le"]
@@ -92,6 +94,19 @@ def test_a_change_lands_where_and_as_large_as_it_was_and_nowhere_else(tmp_path, 
     # Three 8-bit samples are each rounded to a step of their own; more bits round less.
     rounding = 1.3 if frame.color.depth == 8 and layout.startswith("yuv") else 0.5
     assert np.allclose(found[~dark].mean(0), change[50, 50], atol=rounding)
+
+
+def test_colour_is_put_where_it_was_read(tmp_path, photograph):
+    frame = first_frame(make(tmp_path, photograph, "yuv420p", 1, 1))
+    wave = np.rint(128 + 50 * np.sin(2 * np.pi * np.arange(160) / 8)).astype(np.uint8)
+    chroma = np.repeat(wave[None], 120, 0)
+    frame = replace(frame, planes=(np.full((240, 320), 128, np.uint8), chroma, np.full_like(chroma, 128)))
+    matrix = np.array([[1, 0, -30.0], [0, 1, -20.0]])
+    crop = cut_crop(frame, matrix, 0).astype(np.float32)
+    planes = [plane.copy() for plane in frame.planes]
+    add_change(planes, frame.color, crop_rect(frame, matrix, 0), matrix, crop.mean((0, 1)) - crop)
+    left = planes[1][20:60, 25:55].astype(int) - 128
+    assert np.abs(left).max() < 9, "of 50"
 
 
 def test_a_change_of_less_than_half_a_step_leaves_every_sample(tmp_path, photograph):

@@ -11,7 +11,7 @@ from stream.motion import motion_of  # noqa: E402
 from stream.refit import LEAST_PX  # noqa: E402
 from stream.settings import shipped  # noqa: E402
 from training.config import DegradeConfig, NeighbourConfig, ToldConfig, load_config  # noqa: E402
-from training.degrade import make_batch  # noqa: E402
+from training.degrade import discs, make_batch  # noqa: E402
 from training.kernels import KernelConfig, draw_kernels, draw_sequences  # noqa: E402
 from training.losses import motion  # noqa: E402
 from training.spoil import h264, jpeg, spoil  # noqa: E402
@@ -176,6 +176,28 @@ def test_the_frame_before_may_be_another_face(faces):
     others[1::2, ..., :3] = 255 - others[1::2, ..., :3]
     _, now, before = two(others, wrong_share=1.0)
     assert (now - (1 - before)).abs().mean() < 0.1 < (now - before).abs().mean()
+
+
+def test_a_straight_kernel_lies_on_a_line_and_is_even_along_it():
+    config = replace(KERNELS, valid_min_px=15, valid_max_px=19, straight_share=1.0)
+    for kernel in draw_kernels(np.random.default_rng(0), 20, config):
+        points, weight = np.argwhere(kernel > 0).astype(float), kernel[kernel > 0]
+        points -= weight @ points
+        variances, axes = np.linalg.eigh((points.T * weight) @ points)
+        assert variances[0] < 0.5 and variances[1] == pytest.approx(np.ptp(points @ axes[:, 1]) ** 2 / 12, rel=0.3)
+
+
+def test_a_picture_out_of_focus_is_not_to_be_mended(faces):
+    def detail(x):
+        return (x[..., 1:] - x[..., :-1]).abs().mean()
+
+    sharp = batch(faces, unblurred_share=1.0)
+    soft = batch(faces, unblurred_share=1.0, defocus_share=1.0, defocus_px=4.0)
+    assert detail(soft.sharp) < 0.8 * detail(sharp.sharp)
+    assert (soft.blurry - soft.sharp).abs().max() < 0.01, "what comes out of the lens is the truth"
+    disc = discs(np.random.default_rng(0), 50, 2.5)
+    assert torch.allclose(disc.sum((1, 2)), torch.ones(50).to(disc.dtype))
+    assert 0 < disc[:, 4, 4].min() < 0.1 < 0.5 < disc[:, 4, 4].max() and not disc[:, 0].any()
 
 
 def test_a_mild_kernel_stays_small():

@@ -247,6 +247,13 @@ def test_points_go_into_a_view_and_back(clip, rotation):
         View(frame, (40, 20, 240, 220), 128),
         np.array([[50.0, 30], [200, 31.5], [120, 210], [90, 90], [7, 300]]),
     )
+    spot = np.full(frame.planes[0].shape, 16, np.uint8)
+    spot[100:104, 150:154] = 235
+    grey = replace(frame, planes=(spot, *(np.full_like(plane, 128) for plane in frame.planes[1:])))
+    seen = View(grey, (40, 20, 240, 220), 128).image[..., 1].astype(float)
+    seen = seen - seen.min()
+    middle = np.array([(seen.sum(axis) * np.arange(128)).sum() for axis in (0, 1)]) / seen.sum()
+    assert np.allclose(view.from_frame(np.array([[151.5, 101.5]])), middle, atol=0.2)
     assert np.allclose(view.to_frame(view.from_frame(points)), points)
     assert np.allclose(view.from_frame(view.to_frame(points)), points)
 
@@ -269,6 +276,21 @@ def test_a_face_too_smeared_for_the_finder_is_seen_where_it_was_last(photograph,
         assert error(again.look(smeared, truth + 1.5)) < most
         elsewhere, plain = again.look(smeared, truth + 60), again.look(smeared)
         assert error(elsewhere) == error(plain), "where no face was it is of no use"
+
+
+@pytest.mark.parametrize(("score", "is_held"), [(0.5, False), (0.8, True)])
+def test_a_face_that_only_its_restoration_shows_is_held_where_it_is_clear_there(photograph, finder, score, is_held):
+    smeared = cv2.blur(np.ascontiguousarray(photograph[:256, 97:353]), (31, 3))
+    there = finder.look(smeared).landmarks
+
+    class Doubting:
+        side_px = finder.side_px
+
+        def look(self, image, last=None):
+            return None if image is smeared else replace(finder.look(image), score=score)
+
+    with open_engine("onnxruntime", "fast") as engine:
+        assert (SecondLook(Doubting(), engine).look(smeared, there) is not None) == is_held
 
 
 def test_an_engine_that_tells_no_motion_is_no_help_to_the_finder(finder, clip):

@@ -11,7 +11,7 @@ from msgspec.structs import replace as changed
 from engine import Engine, EngineError, ModelSpec, Restored
 from engine.echo import EchoEngine
 from stream.config import load_settings
-from stream.frame import Color, Crop, Face, Found, Frame, Mended, Packet, Patch, Track
+from stream.frame import MOST_WAITING, Color, Crop, Face, Found, Frame, Mended, Packet, Patch, Track
 from stream.fuse import AHEAD, CHUNK, Fusion
 from stream.memory import LONGEST_S, Memory
 from stream.motion import motion_of, need
@@ -20,7 +20,7 @@ from stream.stats import Stats
 from zoo import FACE
 
 SETTINGS = load_settings(None, {}).restore
-COLOR = Color("gray", "gray", 8, (0, 0), (0.299, 0.114), True, False, (2, 2, 2, 2), None, 0)
+COLOR = Color("gray", "gray", 8, (0, 0), (0.299, 0.114), True, (2, 2, 2, 2), None, 0)
 PACKET = Packet(1, None)
 
 
@@ -108,6 +108,22 @@ def test_a_smeared_face_gets_what_its_neighbours_show(face_at):
     first = next(run(items[4:], "both")).patches[0].restored
     assert error(first, true[4]) < 0.7 * error(alone[4], true[4]), "the sharp frame behind counts as well"
     assert all(np.array_equal(p[i], true[i]) for p in (alone, past, both) for i in sharp), "it stays as it is"
+
+
+def test_sound_that_outlasts_the_pictures_is_not_kept_back():
+    taken = 0
+
+    def source():
+        nonlocal taken
+        yield Found(frame(0), ())
+        for _ in range(3 * MOST_WAITING):
+            taken += 1
+            yield PACKET
+
+    mended = (Mended(item.frame, ()) if isinstance(item, Found) else item for item in source())
+    stage = Fusion(changed(SETTINGS, fuse="both"), EchoEngine(16), Stats()).run(mended)
+    assert isinstance(next(stage), Mended) and taken < MOST_WAITING
+    assert sum(1 for _ in stage) == 3 * MOST_WAITING
 
 
 def test_what_was_sharp_is_remembered_as_it_came_not_as_the_network_made_it(face_at):

@@ -126,9 +126,14 @@ def test_in_the_dark_another_face_is_another_one_still(contrast):
 
 
 def test_sharp_faces_and_small_motions_are_the_networks(engine):
-    small = smear(wide_face(), kernel_of([(t, 0) for t in np.linspace(-1.5, 1.5, 50)]))
+    small = smear(wide_face(), kernel_of([(t, 0) for t in np.linspace(-3.5, 3.5, 50)]))
     crops = [found(i, crop_of(picture)) for i, picture in enumerate((wide_face(), wide_face(), small))]
     assert not any(item.patches[0].is_refitted for item in Restoration(engine, SETTINGS, Stats()).run(crops))
+
+
+def test_nothing_is_fitted_to_a_face_without_contrast():
+    plain = np.full((112, 96, 3), 40, np.uint8)
+    assert fit(plain, plain.astype(np.float32), np.eye(2, 3)) is None
 
 
 @pytest.mark.parametrize(("contrast", "path"), [(1.0, DASH), (1.0, LINE), (0.4, LINE)])
@@ -171,7 +176,7 @@ def test_a_fit_moves_the_face_to_between_where_it_was_and_the_kernels_middle(eng
     patch = next(Restoration(engine, SETTINGS, Stats()).run([found(0, crop_of(wide_face()))])).patches[0]
     there = placed(patch, Fit(kernel_of(LINE), np.zeros(2), np.array([2.0, -1.0]), 1.0))
     assert error(there.restored, moved(patch.restored.astype(np.float32), np.array([2.0, -1.0]))) < 1
-    assert there.kernel.sum() == pytest.approx(1, abs=0.02) and np.array_equal(there.given, patch.given)
+    assert there.kernel.sum() == pytest.approx(1, abs=1e-4) and np.array_equal(there.given, patch.given)
 
 
 class Counting(Engine):
@@ -190,6 +195,45 @@ class Counting(Engine):
 
     def close(self):
         pass
+
+
+class Blind(Counting):
+    """An engine that takes every face for still unless it is told."""
+
+    def run(self, crops, known=None):
+        done = super().run(crops, known)
+        still = np.zeros((33, 33), np.float32)
+        still[16, 16] = 1
+        told = np.zeros(len(crops), bool) if known is None else known.sum((1, 2)) > 0
+        return done._replace(kernels=np.where(told[:, None, None], done.kernels, still))
+
+
+@pytest.mark.parametrize("smeared_first", [True, False])
+def test_a_motion_that_the_network_missed_is_undone_in_full(engine, smeared_first):
+    order = [crop_of(smear(wide_face(), kernel_of(LINE))), crop_of(wide_face())]
+    items = [found(i, crop) for i, crop in enumerate(order if smeared_first else order[::-1])]
+    settings, blind = changed(SETTINGS, fuse="both"), Blind(engine)
+    done = list(Fusion(settings, blind, Stats()).run(Restoration(blind, settings, Stats()).run(items)))
+    smeared, sharp = (item.patches[0] for item in (done if smeared_first else done[::-1]))
+    assert smeared.is_refitted and smeared.strength == 1 and sharp.strength == 0
+    assert error(smeared.restored, sharp.given) < 0.6 * error(smeared.given, sharp.given)
+
+
+def test_the_better_of_what_earlier_and_later_frames_tell_restores_a_face(engine, monkeypatch):
+    items = [found(i, crop_of(smear(wide_face(), kernel_of(path)))) for i, path in enumerate((ARC, LINE, HOOK))]
+    settings = changed(SETTINGS, fuse="both")
+    for late, asked in ((0.5, 1), (0.7, 2)):
+        monkeypatch.setattr("stream.restore.fit", lambda *_: Fit(kernel_of(DASH), np.zeros(2), np.zeros(2), 0.6))
+        monkeypatch.setattr(
+            "stream.fuse.fit", lambda *_, late=late: Fit(kernel_of(HOOK), np.zeros(2), np.zeros(2), late)
+        )
+        restored = list(Restoration(engine, settings, Stats()).run(items))
+        assert restored[1].patches[0].is_refitted
+        counting = Counting(engine)
+        done = list(Fusion(settings, counting, Stats()).run(restored))
+        assert counting.told == asked, "the first frame, which no earlier one told, and the second where it gains"
+        alike = [np.corrcoef(done[1].patches[0].kernel.ravel(), kernel_of(p).ravel())[0, 1] for p in (DASH, HOOK)]
+        assert (alike[1] > alike[0]) == (asked == 2)
 
 
 def test_each_face_goes_through_the_engine_once_beside_others_that_are_new(engine):
@@ -253,7 +297,7 @@ def test_a_smeared_face_whose_points_are_astray_is_cut_out_where_it_is(engine, o
     wrong = true.copy()
     wrong[:, 2] += off
     if is_astray:
-        turn = cv2.getRotationMatrix2D((47.5, 55.5), 3.0, 1.04)
+        turn = cv2.getRotationMatrix2D((47.5, 55.5), 15.0, 1.1)
         wrong = turn @ np.vstack([wrong, [0, 0, 1]])
     items = [pictured(0, picture, true), pictured(1, smear(picture, kernel_of(LINE)), wrong)]
     done = list(Restoration(engine, SETTINGS, Stats()).run(items))

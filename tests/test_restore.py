@@ -106,6 +106,10 @@ def test_compare_puts_input_and_result_side_by_side(unsmear, clip, tmp_path):
     assert unsmear("restore", odd, "-o", "odd.mkv", "--compare").returncode == 0
     frame = frames_of(tmp_path / "odd.mkv")[0]
     assert (frame.width, frame.height) == (640, 241)
+    still = {"codec": "ffv1", "codec_options": (), "time_base": Fraction(1, 1000), "pts": (0,)}
+    coarse = clip("compare-411.mkv", width=322, pixel_format="yuv411p", **still)
+    assert unsmear("restore", coarse, "-o", "coarse.mkv", "--compare").returncode == 0
+    assert frames_of(tmp_path / "coarse.mkv")[0].width == 640
 
 
 def test_several_inputs_go_on_when_one_fails_and_all_failures_are_named(unsmear, clip, tmp_path):

@@ -366,6 +366,9 @@ def test_what_is_told_changes_what_is_learned_and_only_by_networks_that_find_the
     told, untold = (torch.load(tmp_path / name / "ema.pt")["weights"] for name in ("told", "untold"))
     assert not torch.equal(told["wiener.log_r"], untold["wiener.log_r"])
     table = shipped("fast").read_text().split("[told]")[1].split("\n[")[0]
+    (tmp_path / "small.toml").write_text(shipped("fast").read_text().replace("side_px = 33", "side_px = 27"))
+    with pytest.raises(UsageError, match="kernels of 33 px"):
+        load_config(tmp_path / "small.toml")
     (tmp_path / "plain.toml").write_text(shipped("plain").read_text() + "\n[told]" + table)
     with pytest.raises(UsageError, match=r"\[told\]"):
         load_config(tmp_path / "plain.toml")

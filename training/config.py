@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from engine.base import KERNEL_SIDE
 from stream import settings
 from stream.errors import UsageError
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from training.kernels import KernelConfig
 from training.network import NetworkConfig
 
@@ -137,4 +139,7 @@ def load_config(path: Path) -> TrainConfig:
         raise UsageError(f"{path}: a network of two frames needs the table [neighbour], and only such a one")
     if config.told is not None and config.network.kind != "aware":
         raise UsageError(f"{path}: only a network that finds the motion can be told it (the table [told])")
+    told_as = config.kernels.side_px, *config.run.part_px
+    if config.told is not None and told_as != (KERNEL_SIDE, CROP_HEIGHT, CROP_WIDTH):
+        raise UsageError(f"{path}: a motion is told of whole crops, by kernels of {KERNEL_SIDE} px (the table [told])")
     return config

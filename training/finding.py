@@ -27,7 +27,7 @@ from training.video import MATCH, eyes_px
 FRAME = (1080, 1920)
 EYES_PER_FACE = 2.3  # a face is about so many times wider than its eyes are apart
 EYES_IN_CROP = 35.2  # px, of the template
-PLAIN = Color("gbrp", "gbr", 8, (0, 0), (0.0, 0.0), True, False, (2, 0, 1, 1), None, 0)
+PLAIN = Color("gbrp", "gbr", 8, (0, 0), (0.0, 0.0), True, (2, 0, 1, 1), None, 0)
 
 
 @dataclass(slots=True)

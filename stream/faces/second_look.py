@@ -60,7 +60,8 @@ class SecondLook(Finder):
                 there = self._restored(image, last)
                 reach = max(ASTRAY * there.spread_px, NEAR) / scale_of(there.matrix)
                 if face is None or distance(face.landmarks, last) < reach:
-                    return face if there.spread_px < SMEARED else self._seen(there, last) or face
+                    again = None if there.spread_px < SMEARED else self._seen(there, last)
+                    return face if again is None or (face is None and again.score < CLEAR) else again
             if face is None or (first := self._restored(image, face.landmarks)).spread_px < SMEARED:
                 return face
             again = self._seen(first, face.landmarks) or face

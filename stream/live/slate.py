@@ -36,5 +36,5 @@ def blank() -> Frame:
         np.full((h, w), value, np.uint8)
         for h, w, value in ((height, width, 96), (height // 2, width // 2, 128), (height // 2, width // 2, 128))
     )
-    color = Color("yuv420p", "yuv", 8, (1, 1), (0.2126, 0.0722), False, True, (1, 1, 1, 1), None, 0)
+    color = Color("yuv420p", "yuv", 8, (1, 1), (0.2126, 0.0722), False, (1, 1, 1, 1), None, 0)
     return Frame(0, 0, 0, Fraction(1, 90000), planes, color)

@@ -78,10 +78,9 @@ def add_change(
     for index in range(moved.shape[2]):
         shift = _shift(color, index)
         part = _part(planes[index], rect, shift)
-        # Plane px to frame px: chroma sits between its luma samples, or on the left one.
+        # Plane px to frame px: chroma lies between its luma samples, as it was read, wherever the codec has it.
         sx, sy = 2 ** shift[0], 2 ** shift[1]
-        ox = 0.0 if color.chroma_left and sx > 1 else (sx - 1) / 2
-        to_frame = np.array([[sx, 0.0, rect[0] + ox], [0.0, sy, rect[1] + (sy - 1) / 2], [0.0, 0.0, 1.0]])
+        to_frame = np.array([[sx, 0.0, rect[0] + (sx - 1) / 2], [0.0, sy, rect[1] + (sy - 1) / 2], [0.0, 0.0, 1.0]])
         to_change = matrix @ to_frame
         source = _lowpass(np.ascontiguousarray(moved[..., index]), float(np.hypot(*to_change[:, 0])))
         delta = cv2.warpAffine(source, to_change, part.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)

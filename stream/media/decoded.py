@@ -54,7 +54,6 @@ def _color(picture: av.VideoFrame, layout: str, stream: Any) -> Color:
         shift=shift,
         luma=_LUMA[matrix],
         full_range=jpeg or int(picture.color_range) == 2,
-        chroma_left=not jpeg and shift[0] > 0,
         tags=(
             2 if jpeg else int(picture.color_range),
             int(picture.colorspace),

@@ -109,7 +109,7 @@ def test_a_file_is_relayed_as_fast_as_it_plays_to_its_end(camera_clip, tmp_path)
         assert relay.process.wait(60) == 0, relay.text()
     assert time.monotonic() - began > 5.5
     told = assert_all_counted(relay.text())
-    assert told["in"] == 150 and told["out"] > 140
+    assert told["in"] == 150 and told["out"] > 100
     (path,) = tmp_path.glob("out-*.mkv")
     (video,), (sound,) = times([path]), times([path], "audio")
     assert np.diff(video).min() > 0 and 5.5 < video[-1] - video[0] < 6.2
@@ -232,7 +232,7 @@ def test_damaged_packets_do_not_end_a_stream(camera_clip, tmp_path):
         feed(camera_clip, port, *noise),
         Relayed(tmp_path, f"udp://127.0.0.1:{port}", "-o", tmp_path / "out.ts", *ECHO) as relay,
     ):
-        until(lambda: relay.told().get("frames_out", 0) > 50, 30)
+        until(lambda: relay.told().get("frames_out", 0) > 50, 60)
         assert relay.stop() == 0
         assert_all_counted(relay.text())
 

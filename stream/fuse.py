@@ -18,10 +18,11 @@ from stream.motion import motion_of
 from stream.refit import SURE, fit, is_better, placed
 from stream.restore import behind, strength
 from stream.stats import Stats
+from stream.together import Together
 
 log = logging.getLogger(__name__)
 CHUNK = 8  # frames that are handed on at once where later ones count as well,
-AHEAD = 12  # and how many more are waited for
+AHEAD = 4  # and how many more are waited for
 
 
 class Fusion:
@@ -34,10 +35,11 @@ class Fusion:
 
     def run(self, items: Iterable[Mended | Packet]) -> Iterator[Mended | Packet]:
         """The stage: packets pass, order is kept. Patches of a model that does not tell the motion stay as they are."""
-        if self._settings.fuse != "both":
-            for item in items:
-                yield item if isinstance(item, Packet) else fused(item, item.earlier)
-            return
+        if self._settings.fuse == "both":
+            return Together(self._settings.refit, self._stats).run(self._both(items))
+        return (item if isinstance(item, Packet) else fused(item, item.earlier) for item in items)
+
+    def _both(self, items: Iterable[Mended | Packet]) -> Iterator[Mended | Packet]:
         waiting: list[Mended | Packet] = []
         frames: list[int] = []  # where among the waiting there is one
         for item in items:

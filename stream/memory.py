@@ -120,7 +120,7 @@ def onto(patch: Patch, before: Remembered, flow: Any) -> Seen:
 
     assert patch.kernel is not None
     smeared = to_grey(patch.given)
-    x, y = _moved(to_grey(patch.restored), to_grey(before.seen.picture), flow)
+    x, y = found_in(to_grey(patch.restored), to_grey(before.seen.picture), flow)
     picture = cv2.remap(before.seen.picture, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).clip(0, 255)
     certainty = cv2.remap(before.seen.certainty, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     like = likeness(to_grey(picture), patch.kernel, smeared)
@@ -156,8 +156,8 @@ def _shift(by: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([np.eye(2), by])
 
 
-def _moved(now: Picture, before: Picture, flow: Any) -> tuple[Picture, Picture]:
-    """Where each pixel of now was before, by the motion of most of the face: columns and rows, all (112, 96)."""
+def found_in(now: Picture, before: Picture, flow: Any) -> tuple[Picture, Picture]:
+    """Where each pixel of now is in another picture, by the motion of most of the face: columns, rows, (112, 96)."""
     import cv2
 
     a, b = (np.clip(picture + 0.5, 0, 255).astype(np.uint8) for picture in (now, before))

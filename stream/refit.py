@@ -137,8 +137,17 @@ def centred(kernel: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[n
     was: px right and down of the middle."""
     kernel = without_noise(kernel)
     off = middle_of(kernel)
+    return _cut(warped(kernel, np.eye(2), -off)), off
+
+
+def kept(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A kernel (41, 41) without its noise, cut to (33, 33) where it is."""
+    return _cut(without_noise(kernel))
+
+
+def _cut(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     cut = slice(REACH - KEPT, REACH + KEPT + 1)
-    return _of_sum_1(warped(kernel, np.eye(2), -off)[cut, cut]), off
+    return _of_sum_1(kernel[cut, cut])
 
 
 def without_noise(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -160,11 +169,16 @@ def middle_of(kernel: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def likeness(grey: Picture, kernel: NDArray[np.float32], seen: Picture) -> Picture:
     """How like a smeared grey crop (112, 96) a face is once the kernel smears it too, 0 to 1 by pixel."""
+    return alike(smeared(grey, kernel) - seen, float(seen[INNER].std()))
+
+
+def alike(off: Picture, contrast: float) -> Picture:
+    """How little a difference (H, W) from a face of that contrast (RMS, of 255) is, 0 to 1 by pixel."""
     import cv2
 
-    off = cv2.GaussianBlur(np.square(smeared(grey, kernel) - seen), (0, 0), ALIKE_PX)
-    alike = max(ALIKE * min(1.0, float(seen[INNER].std()) / FAINT_FACE), NOISE)
-    return np.asarray(np.exp(-off / np.float32(alike**2)), np.float32)
+    least = max(ALIKE * min(1.0, contrast / FAINT_FACE), NOISE)
+    power = cv2.GaussianBlur(np.square(off), (0, 0), ALIKE_PX)
+    return np.asarray(np.exp(-power / np.float32(least**2)), np.float32)
 
 
 def moved(picture: Picture, by: NDArray[np.float64]) -> Picture:

@@ -17,6 +17,7 @@ from stream.memory import LONGEST_S, Memory
 from stream.motion import motion_of, need
 from stream.restore import Restoration
 from stream.stats import Stats
+from stream.together import WAIT, corrected, refitted, steadied
 from zoo import FACE
 
 SETTINGS = load_settings(None, {}).restore
@@ -244,8 +245,8 @@ def test_a_model_that_does_not_tell_the_motion_is_left_alone(face_at):
     assert all(item.patches[0] is silent for item in run(items, "both"))
 
 
-@pytest.mark.parametrize(("fuse", "most"), [("none", 1), ("past", 1), ("both", CHUNK + AHEAD)])
-@pytest.mark.parametrize("count", [0, 1, AHEAD, CHUNK, CHUNK + AHEAD, 3 * CHUNK + 1])
+@pytest.mark.parametrize(("fuse", "most"), [("none", 1), ("past", 1), ("both", CHUNK + AHEAD + WAIT)])
+@pytest.mark.parametrize("count", [0, 1, AHEAD, CHUNK, CHUNK + AHEAD, 6 * CHUNK + 1])
 def test_order_is_kept_and_few_frames_wait(fuse, most, count, face_at):
     now = restored_somewhat(face_at(0, 0), 17)
     items = [PACKET]
@@ -266,3 +267,97 @@ def test_order_is_kept_and_few_frames_wait(fuse, most, count, face_at):
             assert taken - sum(isinstance(one, Mended) for one in given) < most, "frames that wait"
     assert [getattr(i, "frame", i) for i in given] == [getattr(i, "frame", i) for i in items]
     assert [len(i.patches) for i in given if i is not PACKET] == [len(i.patches) for i in items if i is not PACKET]
+
+
+def turned(px, degrees):
+    """The kernel of a straight motion that way."""
+    kernel = cv2.warpAffine(line(px), cv2.getRotationMatrix2D((16, 16), degrees, 1.0), (33, 33))
+    return kernel / kernel.sum()
+
+
+def shaken(pictures, px, seed=1):
+    """Faces smeared as far, each another way, as they were restored: a third of each motion is left."""
+    rng = np.random.default_rng(seed)
+    ways = rng.uniform(0, 180, len(pictures))
+    left = [smeared(picture, turned(px // 3 // 2 * 2 + 1, way)) for picture, way in zip(pictures, ways, strict=True)]
+    kernels = [turned(px, way) for way in ways]
+    return [patch(r, k, smeared(p, k)) for p, r, k in zip(pictures, left, kernels, strict=True)]
+
+
+@pytest.mark.parametrize("px", [11, 17, 25])
+def test_what_each_motion_left_is_added_up(face_at, px):
+    true = (128 + 0.3 * (face_at(0, 0) - 128.0)).astype(np.uint8)  # what was lost is faint enough to be believed
+    now, *others = shaken([true] * 7, px)
+    done = corrected(now, [(1 + i // 2, other) for i, other in enumerate(others)])
+    assert error(done.restored, true) < 0.75 * error(now.restored, true)
+    same = corrected(now, [(1 + i // 2, now) for i in range(6)])
+    assert error(done.restored, true) < 0.85 * error(same.restored, true), "motions of one direction say less"
+    assert done.kernel is now.kernel and done.crop is now.crop
+
+
+@pytest.mark.parametrize(("px", "contrast"), [(11, 1.0), (25, 1.0), (11, 0.3), (25, 0.3)])
+def test_a_blink_amid_a_shake_is_kept(face_at, px, contrast):
+    eye, middle = (slice(44, 60), slice(20, 42)), (slice(48, 56), slice(24, 38))
+    shut, opened = face_at(0, 0).copy(), face_at(0, 0).copy()
+    shut[eye] = shut[60:76, 20:42]
+    opened[eye] = shut[eye] + contrast * (opened[eye].astype(float) - shut[eye])
+    patches = shaken([shut if 7 <= i <= 9 else opened for i in range(16)], px)
+    done = list(run([Mended(frame(i), (each,)) for i, each in enumerate(patches)], "both"))[8].patches[0].restored
+    change = done[middle].astype(float) - patches[8].restored[middle]
+    toward = opened[middle].astype(float) - patches[8].restored[middle]
+    assert (change * toward).sum() / np.square(toward).sum() < 0.15, "the share of the open eye in it"
+    assert error(done, shut) < 0.65 * error(patches[8].restored, shut)
+
+
+def test_the_margin_of_a_crop_tells_what_was_smeared_into_it(face_at):
+    true = face_at(0, 0)
+    wide = np.pad(true, ((16, 16), (16, 16), (0, 0)), mode="reflect")  # what is not the border repeated
+
+    def error_with(margin):
+        patches = shaken([true] * 7, 25)
+        given = [smeared(wide, each.kernel)[16 - margin : 128 + margin, 16 - margin : 112 + margin] for each in patches]
+        patches = [replace(p, crop=replace(p.crop, image=image)) for p, image in zip(patches, given, strict=True)]
+        done = corrected(patches[0], [(1 + i // 2, other) for i, other in enumerate(patches[1:])]).restored
+        return float(np.sqrt(np.square(done.astype(float) - true).mean()))
+
+    assert np.isclose(error_with(16), error_with(8), rtol=1e-6) and error_with(8) < error_with(0)
+
+
+def test_another_face_near_by_says_nothing(face_at):
+    true = face_at(0, 0)
+    now = restored_somewhat(true, 17)
+    other = restored_somewhat(true[:, ::-1].copy(), 17, across=False)
+    alone = corrected(now, [])
+    assert error(corrected(now, [(1, other), (2, other)]).restored, alone.restored) < 0.2 * error(true, true[:, ::-1])
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    kept = steadied(now, [(1, other), (2, other)], flow)
+    assert error(kept.restored, now.restored) < 0.1 * error(true, true[:, ::-1])
+
+
+def test_what_errs_this_way_and_that_is_steadied(face_at):
+    rng = np.random.default_rng(3)
+    true, ways = face_at(0, 0), [(0, 0), (1.5, -1), (-1, 0.5), (2, 1)]
+    patches = [restored_somewhat(face_at(*way), 17) for way in ways]
+    noise = [cv2.GaussianBlur(rng.normal(0, 40, true.shape), (0, 0), 1.0) for _ in ways]
+    noisy = [
+        replace(p, restored=np.clip(face_at(*way) + n, 0, 255).astype(np.uint8))
+        for p, way, n in zip(patches, ways, noise, strict=True)
+    ]
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    done = steadied(noisy[0], list(enumerate(noisy[1:], 1)), flow)
+    assert error(done.restored, true) < 0.75 * error(noisy[0].restored, true)
+
+
+def test_a_motion_is_fitted_anew_only_where_that_tells_more(face_at):
+    true = face_at(0, 0)
+    right = replace(restored_somewhat(true, 17), restored=true)
+    assert refitted(right) is right
+    done = refitted(replace(right, kernel=line(17, across=False)))
+    assert done.motion is not None and abs(done.motion.direction_deg) < 10
+    assert 0.7 < done.motion.length_px / 17 < 1.3
+
+
+def test_a_face_without_neighbours_stays_as_it_is(face_at):
+    now = restored_somewhat(face_at(0, 0), 17)
+    far = Mended(frame(1 + WAIT), (replace(now, crop=replace(now.crop, track=replace(now.crop.track, id=2))),))
+    assert next(run([Mended(frame(0), (now,)), far], "both")).patches[0] is now

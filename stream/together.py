@@ -24,7 +24,7 @@ from stream.motion import motion_of
 from stream.refit import LEAST_PX, alike, fit_kernel, kept, likeness, to_grey, warped
 from stream.stats import Stats
 
-NEAR, STEADY = 3, 2  # frames to either side that a face is corrected by, and averaged with,
+NEAR, STEADY = 2, 2  # frames to either side that a face is corrected by, and averaged with,
 WAIT = 2 * (NEAR + STEADY)
 LESS = 0.3  # each by 1 / (1 + LESS n) at n frames' distance
 MOST = 4.0  # times as much as its own picture, at most, does one count that was smeared less

@@ -278,10 +278,14 @@ def test_a_face_too_smeared_for_the_finder_is_seen_where_it_was_last(photograph,
         assert error(elsewhere) == error(plain), "where no face was it is of no use"
 
 
-@pytest.mark.parametrize(("score", "is_held"), [(0.5, False), (0.8, True)])
-def test_a_face_that_only_its_restoration_shows_is_held_where_it_is_clear_there(photograph, finder, score, is_held):
-    smeared = cv2.blur(np.ascontiguousarray(photograph[:256, 97:353]), (31, 3))
-    there = finder.look(smeared).landmarks
+@pytest.mark.parametrize(
+    ("score", "contrast", "is_held"), [(0.5, 1.0, False), (0.8, 1.0, True), (0.8, 0.3, True), (0.8, 0.08, False)]
+)
+def test_a_face_that_only_its_restoration_shows_is_held_where_it_is_clear_there(
+    photograph, finder, score, contrast, is_held
+):
+    plain = cv2.blur(np.ascontiguousarray(photograph[:256, 97:353]), (31, 3))
+    smeared, there = np.rint(64 + contrast * (plain - 64.0)).astype(np.uint8), finder.look(plain).landmarks
 
     class Doubting:
         side_px = finder.side_px

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 SHARP = 0.45  # edges beside contrast, from which a face needs no second look
 SMEARED = 1.5  # spread of the motion, px of the crop, from which it does,
 VERY_SMEARED = 5.0  # and a third one
+DIM = 7.0  # contrast (RMS, of 255) from which it can tell: smeared by 27 px, faces in daylight have 16 and more
 CLEAR = 0.75  # score from which a restored face is one where the smeared one was not: a network sees faces in fog
 SURROUNDINGS = 40  # px around the crop, in its scale, that a finder sees of what the restored face stands in
 ASTRAY = 4.0  # times that spread may points be off,
@@ -35,7 +36,7 @@ class Restored(NamedTuple):
 
     matrix: NDArray[np.float64]  # image px to crop px
     picture: NDArray[np.uint8]  # the crop, restored, and SURROUNDINGS
-    spread_px: float  # of the motion that was found, 0 where the face is sharp
+    spread_px: float  # of the motion that was found, 0 where the face is sharp, or too dim to tell
 
 
 class SecondLook(Finder):
@@ -81,7 +82,8 @@ class SecondLook(Finder):
         matrix = align.similarity(points)
         picture = align.warp(image, matrix, SURROUNDINGS)
         spec, edge = self._engine.spec, SURROUNDINGS
-        if sharpness(picture[edge:-edge, edge:-edge]) > SHARP:
+        inside = picture[edge:-edge, edge:-edge]
+        if sharpness(inside) > SHARP or inside[align.INNER].mean(2).std() < DIM:
             return Restored(matrix, picture, 0.0)
         cut = edge - spec.margin
         crop = np.concatenate([picture[cut : picture.shape[0] - cut, cut : picture.shape[1] - cut]] * spec.frames, 2)

@@ -22,7 +22,7 @@ from stream.together import Together
 
 log = logging.getLogger(__name__)
 CHUNK = 8  # frames that are handed on at once where later ones count as well,
-AHEAD = 4  # and how many more are waited for
+AHEAD = 8  # and how many more are waited for
 
 
 class Fusion:

@@ -99,7 +99,9 @@ def _mended(frames: list[Mended], at: int, reach: int, step: Step) -> Mended:
 
 
 def _shows(patch: Patch, track: int) -> bool:
-    return patch.crop.track.id == track and patch.crop.track.lost == 0 and patch.kernel is not None
+    """Whether a patch is of that track, seen, and of known motion."""
+    known = patch.kernel is not None and bool(np.isfinite(patch.kernel).all())
+    return patch.crop.track.id == track and patch.crop.track.lost == 0 and known
 
 
 def corrected(patch: Patch, near: Near) -> Patch:

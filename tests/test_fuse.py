@@ -17,7 +17,7 @@ from stream.memory import LONGEST_S, Memory
 from stream.motion import motion_of, need
 from stream.restore import Restoration
 from stream.stats import Stats
-from stream.together import WAIT, corrected, refitted, steadied
+from stream.together import WAIT, Together, corrected, refitted, steadied
 from zoo import FACE
 
 SETTINGS = load_settings(None, {}).restore
@@ -355,6 +355,16 @@ def test_a_motion_is_fitted_anew_only_where_that_tells_more(face_at):
     done = refitted(replace(right, kernel=line(17, across=False)))
     assert done.motion is not None and abs(done.motion.direction_deg) < 10
     assert 0.7 < done.motion.length_px / 17 < 1.3
+
+
+def test_neighbours_of_unknown_motion_say_nothing(face_at):
+    now, other = shaken([face_at(0, 0)] * 2, 17)
+    nothing = np.full((33, 33), np.nan, np.float32)
+    unknown = replace(other, kernel=nothing, motion=motion_of(nothing, other.crop.matrix))
+    guessed = replace(other, crop=replace(other.crop, track=replace(other.crop.track, lost=1)))
+    for silent in (unknown, guessed):
+        items = iter([Mended(frame(0), (now,)), Mended(frame(1), (silent,))])
+        assert next(Together(False, Stats()).run(items)).patches[0] is now
 
 
 def test_a_face_without_neighbours_stays_as_it_is(face_at):

@@ -2,7 +2,8 @@
 
 A plain U-Net guesses. Between the guess's and the blurry crop's differences the kernel is a least-squares answer in
 Fourier space, `conj(P) Y / (|P|^2 + r)`, which a small network cleans. Wiener's filter undoes that motion in the crop
-with its surroundings, at three strengths, and a small U-Net makes one face of it all. One pass, one graph.
+with its surroundings, at three strengths, and a small U-Net makes one face of it all. With two looks, a sketch is drawn
+of what the first kernel, undone, shows of the face, and the kernel found anew beside it. One pass, one graph.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ TAPER = 24  # px over which a crop is faded out before its motion is looked for
 MAPS = ((0.5, 0.3), (0.5, 1.0), (1.0, 1.0), (1.0, 3.0))
 # Wiener's r at the highest frequency, at first: one in colour, two in grey.
 STRENGTHS = (0.01, 0.002, 0.05)
-UNDONE_CHANNELS = 3 + 3 + 3 + len(STRENGTHS) - 1  # what the repair sees: blurry, guess, undone
+GREYS = len(STRENGTHS) - 1
+UNDONE_CHANNELS = 3 + 3 + 3 + GREYS  # what the repair sees: blurry, guess, undone
+FAINT = 1e-5  # of a first kernel's highest value, as which less counts when the second look sets out from it
 
 
 class KernelFinder(nn.Module):
-    """The kernel between a sharp guess and a blurry crop."""
+    """The kernel between a sharp guess and a blurry crop; `again`: beside the one found before."""
 
     window: Tensor
 
-    def __init__(self, features: int, width: int = 48, blocks: int = 3) -> None:
+    def __init__(self, features: int, again: bool = False, width: int = 48, blocks: int = 3) -> None:
         super().__init__()
         grid = Grid(CROP_HEIGHT + REACH, CROP_WIDTH + REACH)
         self.into = grid.into(CROP_HEIGHT, CROP_WIDTH)
@@ -47,32 +50,41 @@ class KernelFinder(nn.Module):
         # Where to look, and how the guess should rather be for this end: at first everywhere, and as it is.
         self.look = nn.Conv2d(features, 8, 3, padding=1)
         # At half resolution; one pixel of padding makes the side even.
-        self.stem = nn.Conv2d(4 * len(MAPS), width, 3, padding=1)
+        self.stem = nn.Conv2d(4 * (len(MAPS) + again), width, 3, padding=1)
         self.blocks = nn.Sequential(*[ResidualBlock(width) for _ in range(blocks)])
         self.head = nn.Conv2d(width, 4, 3, padding=1)
         self.doubt = nn.Linear(width, DOUBTS)
+        if again:
+            self.trust = nn.Parameter(torch.zeros(()))  # in the new map, in place of the kernel found before
         for layer in (self.look, self.head, self.doubt):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, blurry: Tensor, guess: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Crops (N, 3, 112, 96) and the guess's features to kernels (N, 33, 33) of sum 1, and doubts (N, DOUBTS)."""
-        look = F.pixel_shuffle(self.look(features), 2)
+    def forward(
+        self, blurry: Tensor, guess: Tensor, features: Tensor, before: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Grey crops and guesses (N, 1, 112, 96), the guesses' features (N, features, 56, 48), and the kernels found
+        before, to kernels (N, 33, 33) of sum 1, doubts (N, DOUBTS) and the bettered guesses (N, 1, 112, 96)."""
+        look = F.pixel_shuffle(self.look(features), 2).float()
+        guess = guess + look[:, :1]
         with full_precision(blurry):
-            maps = self._maps(blurry, guess.float(), look.float())
+            maps = self._maps(blurry, guess, look[:, 1:])
+            # The last map without its noise is already a good kernel: the network corrects its logarithm.
+            known = ((maps[:, -1] - 0.1).clamp(min=0) + 1e-3).log()
+            if before is not None:
+                before = before.float() / before.float().amax((1, 2), keepdim=True)
+                maps = torch.cat([maps, before[:, None]], 1)
+                known = torch.lerp((before + FAINT).log(), known, self.trust)
         halves = F.pixel_unshuffle(F.pad(maps, (0, 1, 0, 1)), 2).to(self.stem.weight.dtype)
         found = self.blocks(F.leaky_relu(self.stem(halves), SLOPE))
-        # The last map without its noise is already a good kernel: the network corrects its logarithm.
-        known = (maps[:, -1] - 0.1).clamp(min=0) + 1e-3
-        logits = known.log() + F.pixel_shuffle(self.head(found), 2)[:, 0, :SIDE, :SIDE]
-        return logits.flatten(1).softmax(1).view_as(logits), self.doubt(found.mean((2, 3)))
+        logits = known + F.pixel_shuffle(self.head(found), 2)[:, 0, :SIDE, :SIDE]
+        return logits.flatten(1).softmax(1).view_as(logits), self.doubt(found.mean((2, 3))), guess
 
-    def _maps(self, blurry: Tensor, guess: Tensor, look: Tensor) -> Tensor:
+    def _maps(self, blurry: Tensor, guess: Tensor, where: Tensor) -> Tensor:
         """The least-squares kernels (N, MAPS, 33, 33), their highest value 1."""
-        better, where = look.unbind(1)
-        grey = torch.stack([guess.mean(1) + better, blurry.mean(1)], 1)
+        grey = torch.cat([guess, blurry], 1)
         # One mean for both, or their difference would be taken for motion.
-        grey = (grey - grey[:, :1].mean((2, 3), keepdim=True)) * (self.window * (2 * where.sigmoid()))[:, None]
+        grey = (grey - grey[:, :1].mean((2, 3), keepdim=True)) * (self.window * (2 * where.sigmoid()))
         spectra = self.into(grey)
         height = spectra.shape[-2] // 2
         (pr, pi), (yr, yi) = ((s[:, :height], s[:, height:]) for s in spectra.unbind(1))
@@ -83,12 +95,29 @@ class KernelFinder(nn.Module):
         return maps / maps.amax((2, 3), keepdim=True).clamp(min=1e-6)
 
 
+class Sketch(nn.Module):
+    """What the kernel found first, undone, shows of the face: features beside which the motion is looked for again."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(4 * (2 + GREYS), features, 3, padding=1)
+        self.known = nn.Conv2d(features, features, 1, bias=False)
+        self.draw = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, grey: Tensor, guess: Tensor, undone: Tensor, features: Tensor) -> Tensor:
+        """Grey crops and guesses (N, 1, 112, 96), undone (N, GREYS, 112, 96) and the guess's features
+        (N, features, 56, 48) to as many of its own."""
+        seen = F.pixel_unshuffle(torch.cat([grey, guess - grey, undone - grey], 1), 2)
+        drawn = self.stem(seen.to(features.dtype)) + self.known(features)
+        return features + self.draw(F.leaky_relu(drawn, SLOPE))
+
+
 class Wiener(nn.Module):
     """A crop with its surroundings, deconvolved with one kernel at several strengths (r learned by frequency)."""
 
     shapes: Tensor
 
-    def __init__(self, margin: int) -> None:
+    def __init__(self, margin: int, sketches: bool) -> None:
         super().__init__()
         grid = Grid(CROP_HEIGHT + 2 * margin + REACH, CROP_WIDTH + 2 * margin + REACH)
         self.picture = grid.into(CROP_HEIGHT + 2 * margin, CROP_WIDTH + 2 * margin, origin=margin, join=True)
@@ -96,18 +125,27 @@ class Wiener(nn.Module):
         self.back = grid.back(CROP_HEIGHT, CROP_WIDTH)
         spread = (grid.laplacian() / 8 + 0.01).log()
         self.log_r = nn.Parameter(torch.stack([math.log(r) + 0.5 * spread for r in STRENGTHS]))
+        if sketches:
+            self.sketch_log_r = nn.Parameter(self.log_r[1:].detach().clone())
         self.register_buffer("shapes", _doubt_shapes(grid), persistent=False)
 
-    def forward(self, images: Tensor, kernels: Tensor, doubts: Tensor) -> Tensor:
-        """(N, 3, 112 + 2 margin, 96 + 2 margin), (N, 33, 33) and doubts (N, DOUBTS) to (N, 3 + 2, 112, 96)."""
-        y, k = self.picture(images), self.kernel(kernels)
-        y = torch.cat([y, y.mean(1, keepdim=True).expand(-1, len(STRENGTHS) - 1, -1, -1)], 1)
+    def forward(self, y: Tensor, kernels: Tensor, doubts: Tensor) -> Tensor:
+        """Spectra by `picture` of (N, 3, 112 + 2 margin, 96 + 2 margin), kernels (N, 33, 33) and doubts (N, DOUBTS) to
+        colour, and grey at the other strengths, (N, 3 + GREYS, 112, 96)."""
+        y = torch.cat([y, _greys(y)], 1)
+        return self._undone(y, kernels, doubts, torch.cat([self.log_r[:1].expand(3, -1, -1), self.log_r[1:]]))
+
+    def sketched(self, y: Tensor, kernels: Tensor, doubts: Tensor) -> Tensor:
+        """The same to grey alone, (N, GREYS, 112, 96)."""
+        return self._undone(_greys(y), kernels, doubts, self.sketch_log_r)
+
+    def _undone(self, y: Tensor, kernels: Tensor, doubts: Tensor, log_r: Tensor) -> Tensor:
+        k = self.kernel(kernels)
         height = y.shape[-2] // 2
         yr, yi = y[:, :, :height], y[:, :, height:]
         kr, ki = k[:, None, :height], k[:, None, height:]
         doubt = (doubts @ self.shapes.flatten(1)).view(-1, *self.shapes.shape[1:])
-        share = 1 / (kr * kr + ki * ki + (self.log_r + doubt[:, None]).exp())
-        share = torch.cat([share[:, :1].expand(-1, 3, -1, -1), share[:, 1:]], 1)
+        share = 1 / (kr * kr + ki * ki + (log_r + doubt[:, None]).exp())
         return self.back(torch.cat([share * (kr * yr + ki * yi), share * (kr * yi - ki * yr)], -2))
 
 
@@ -117,36 +155,57 @@ class Aware(nn.Module):
     A frame before the first helps the guess alone: what one motion took from a face, another kept.
     """
 
-    def __init__(self, margin: int, guess: UNet, repair: UNet, features: int) -> None:
+    def __init__(self, margin: int, guess: UNet, repair: UNet, features: int, looks: int) -> None:
         super().__init__()
         self.margin = margin
         self.guess = guess
         self.finder = KernelFinder(features)
-        self.wiener = Wiener(margin)
+        self.sketch = Sketch(features) if looks > 1 else None
+        self.finder_again = KernelFinder(features, again=True) if looks > 1 else None
+        self.wiener = Wiener(margin, looks > 1)
         self.repair = repair
 
     def forward(self, x: Tensor, known: Tensor | None = None) -> Answer:
         """See the class. Where a kernel is `known` (N, 33, 33), not all zeros, that is undone and not the one found."""
-        frames = inner(x, self.margin)
-        features = self.guess.trunk(F.pixel_unshuffle(frames, 2))
-        x, blurry = x[:, :3], frames[:, :3]
-        guess = blurry + F.pixel_shuffle(self.guess.head(features), 2)
-        kernel, doubts = self.finder(blurry, guess, features)
+        frames = F.pixel_unshuffle(inner(x, self.margin), 2)
+        x, blurry = x[:, :3], frames[:, :12]
+        crop = inner(x, self.margin)
+        features = self.guess.trunk(frames)
+        guess = self.guess.head(features)
+        with full_precision(x):
+            y, grey = self.wiener.picture(x), crop.mean(1, keepdim=True)
+        guessed = grey + F.pixel_shuffle(guess.unflatten(1, (3, 4)).mean(1), 2)
+        kernel, doubts, _ = self.finder(grey, guessed, features)
+        first, sketch = None, None
+        if self.sketch is not None and self.finder_again is not None:
+            first = kernel
+            with full_precision(x):
+                undone = self.wiener.sketched(y, first.float(), doubts.float())
+            drawn = self.sketch(grey, guessed, undone, features)
+            kernel, more, sketch = self.finder_again(grey, guessed, drawn, first)
+            doubts = doubts + more
         found = kernel
         if known is not None:
             kernel = torch.where(known.sum((1, 2), keepdim=True) > 0.5, known, kernel)
         with full_precision(x):
-            undone = self.wiener(x, kernel.float(), doubts.float())
-        grey = blurry.mean(1, keepdim=True).expand(-1, len(STRENGTHS) - 1, -1, -1)
-        seen = torch.cat([blurry, guess - blurry, undone - torch.cat([blurry, grey], 1)], 1)
-        repaired = self.repair.trunk(torch.cat([F.pixel_unshuffle(seen, 2), features], 1))
-        # In training the finder's own, for what is told it cannot learn from.
-        return Answer(guess + F.pixel_shuffle(self.repair.head(repaired), 2), found if self.training else kernel, guess)
+            undone = self.wiener(y, kernel.float(), doubts.float())
+            undone = F.pixel_unshuffle(undone - torch.cat([crop, _greys(crop)], 1), 2)
+        repaired = self.repair.trunk(torch.cat([blurry, guess, undone, features], 1))
+        image = F.pixel_shuffle(blurry + guess + self.repair.head(repaired), 2)
+        if not self.training:
+            return Answer(image, kernel)
+        # The kernel found, for of one that is told it cannot learn.
+        return Answer(image, found, F.pixel_shuffle(blurry + guess, 2), first, sketch)
 
 
 def full_precision(x: Tensor) -> torch.autocast:
     """No autocast: quotients of spectra need more than the eight bits of a bfloat16."""
     return torch.autocast(x.device.type, enabled=False)
+
+
+def _greys(colours: Tensor) -> Tensor:
+    """The mean of three channels (N, 3, ...), GREYS times."""
+    return colours.mean(1, keepdim=True).expand(-1, GREYS, -1, -1)
 
 
 def _doubt_shapes(grid: Grid) -> Tensor:

@@ -16,6 +16,8 @@ class Answer(NamedTuple):
     image: Tensor  # (N, 3, 112, 96), not clamped
     kernel: Tensor | None = None  # (N, 33, 33) of sum 1, where the network finds the motion
     guess: Tensor | None = None  # (N, 3, 112, 96): the face before the motion was known
+    first: Tensor | None = None  # (N, 33, 33): the kernel found first, where the network looks twice,
+    sketch: Tensor | None = None  # (N, 1, 112, 96): and the face in grey beside which it looked again
 
 
 def half(network: nn.Module) -> nn.Module:

@@ -73,8 +73,12 @@ def total(answer: Answer, batch: Batch, config: LossConfig, phi: Phi | None = No
         loss = loss + config.tv * total_variation(image)
     if phi is not None and image.shape[-2:] == (CROP_HEIGHT, CROP_WIDTH):
         loss = loss + config.facial * facial(image, batch.sharp, phi)
-    if answer.kernel is not None:
-        loss = loss + config.kernel * motion(answer.kernel.float(), batch.kernels)
+    for kernel in (answer.kernel, answer.first):
+        if kernel is not None:
+            loss = loss + config.kernel * motion(kernel.float(), batch.kernels)
     if answer.guess is not None and answer.guess.requires_grad:
         loss = loss + config.guess * share * pixel(answer.guess.float(), batch.sharp, batch.mask)
+    if answer.sketch is not None:
+        grey = batch.sharp.mean(1, keepdim=True)
+        loss = loss + config.guess * share * pixel(answer.sketch.float(), grey, batch.mask)
     return loss

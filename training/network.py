@@ -30,6 +30,7 @@ class NetworkConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     repair_widths: tuple[int, ...] = (32, 64, 96)  # aware: the U-Net after the motion is undone
     repair_blocks: tuple[int, ...] = (0, 1, 2)
     repair_up_blocks: tuple[int, ...] = (1, 0)
+    looks: Annotated[int, Meta(ge=1, le=2)] = 1  # aware: how often the motion is looked for
 
 
 def build_network(config: NetworkConfig) -> nn.Module:
@@ -47,6 +48,7 @@ def build_network(config: NetworkConfig) -> nn.Module:
                 inputs=4 * UNDONE_CHANNELS + config.widths[0],
             ),
             config.widths[0],
+            config.looks,
         )
     return UNet(config.widths, config.blocks, config.up_blocks, config.margin, 12 * config.frames)
 

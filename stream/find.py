@@ -25,6 +25,8 @@ from stream.stats import Stats
 LOOK = 2.0  # side of the square around a face that is looked at again, in widths of its box
 SURE, DOUBTFUL = 0.4, 0.25  # score from which what a search found may be a face; and where its restoration shows one
 BIRTH = 0.45  # score from which a face starts a track; a held one may be less sure
+# The points of a face beside the middle of the box in which a search finds it, in widths of that.
+IN_BOX = (align.TEMPLATE - align.TEMPLATE.mean(0)) * 0.0103 + (0.014, 0.03)
 HOLD = 1.2  # times larger must another face be to become the largest
 CUT = 0.5  # mean difference of two frames' luma beside its own spread, from which they are two scenes, dark ones too
 
@@ -187,11 +189,20 @@ class FaceFinding:
                 box = view.box_to_frame(row[:4])
                 if any(overlap(box, t.face.box) > SAME for t in self._tracker.tracks):
                     continue
-                face = self._look(frame, (box[:2] + box[2:]) / 2, 1.8 * float(box[2] - box[0]))
-                if face is None or face.score < BIRTH or (row[4] < SURE and not face.is_restored):
-                    continue
-                if self._tracker.add(face, with_scene=everywhere):
+                face = self._face_in(frame, box, float(row[4]))
+                if face is not None and self._tracker.add(face, with_scene=everywhere):
                     self._stats.tracks += 1
+
+    def _face_in(self, frame: Frame, box: NDArray[np.float64], score: float) -> Face | None:
+        """The face in a box that a search found with that score. Where none is seen, one may be once it is restored
+        where its points ought to be."""
+        middle, width = (box[:2] + box[2:]) / 2, float(box[2] - box[0])
+        ought = [middle + width * IN_BOX] if score >= SURE and self._settings.second_look else []
+        for points in (None, *ought):
+            face = self._look(frame, middle, 1.8 * width, points)
+            if face is not None and face.score >= BIRTH and (score >= SURE or face.is_restored):
+                return face
+        return None
 
     def _is_new_scene(self, frame: Frame) -> bool:
         signature = thumbnail(frame)

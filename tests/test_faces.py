@@ -211,6 +211,23 @@ def test_faces_are_found_in_large_frames_under_the_benchmarks_kernels(shared, fi
     assert "| found | 1.000 | 1.000 | 1.000 |" in markdown(rows, 80)
 
 
+@pytest.mark.parametrize("seed", [12, 20])
+def test_a_face_that_only_the_search_suspects_is_seen_once_restored_where_it_ought_to_be(photograph, seed):
+    pytest.importorskip("torch", reason="the training extra is not installed")
+    from training.finding import best, faces_in, picture_in_noise, smeared
+    from training.kernels import KernelConfig, draw_kernels
+
+    points = np.array([[196.0, 109], [243, 108], [220, 138], [203, 159], [243, 158]])
+    sharp, box = picture_in_noise(photograph, points, 50.0, seed)
+    long = KernelConfig(side_px=33, valid_min_px=24, valid_max_px=27)
+    frame, _ = smeared(sharp, draw_kernels(np.random.default_rng(3), 60, long)[seed], 50 / 81)
+    left, top, right, bottom = (np.clip(box + np.array([-150, -150, 150, 150]), 0, None) // 2 * 2).astype(int)
+    part, box = np.ascontiguousarray(frame[top:bottom, left:right]), box - (left, top, left, top)
+    with closing(open_finder("mediapipe")) as finder, open_engine("onnxruntime", "fast") as engine:
+        assert not faces_in(part, finder, EchoEngine())
+        assert best(faces_in(part, finder, engine), box) is not None
+
+
 class Counting(EchoEngine):
     """Counts its crops, and may fail."""
 

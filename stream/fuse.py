@@ -36,7 +36,7 @@ class Fusion:
     def run(self, items: Iterable[Mended | Packet]) -> Iterator[Mended | Packet]:
         """The stage: packets pass, order is kept. Patches of a model that does not tell the motion stay as they are."""
         if self._settings.fuse == "both":
-            return Together(self._settings.refit, self._stats).run(self._both(items))
+            return Together(self._settings, self._stats).run(self._both(items))
         return (item if isinstance(item, Packet) else fused(item, item.earlier) for item in items)
 
     def _both(self, items: Iterable[Mended | Packet]) -> Iterator[Mended | Packet]:

@@ -28,6 +28,7 @@ LONGEST_S = 0.5  # seconds without a face after which what was seen of it is for
 ASTRAY_PX = 2.0  # between where a smeared face's points say it is and where what is remembered does, to believe that
 MIDDLE = np.array([[(CROP_WIDTH - 1) / 2, (CROP_HEIGHT - 1) / 2]])
 GRID = 6  # px between the points whose flow says how a face moved
+SIZE = (CROP_WIDTH, CROP_HEIGHT)  # as OpenCV wants it
 
 
 class Remembered(NamedTuple):
@@ -120,9 +121,11 @@ def onto(patch: Patch, before: Remembered, flow: Any) -> Seen:
 
     assert patch.kernel is not None
     smeared = to_grey(patch.given)
-    x, y = found_in(to_grey(patch.restored), to_grey(before.seen.picture), flow)
-    picture = cv2.remap(before.seen.picture, x, y, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE).clip(0, 255)
-    certainty = cv2.remap(before.seen.certainty, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    into = found_in(to_grey(patch.restored), to_grey(before.seen.picture), flow)
+    lanczos, linear = (kind | cv2.WARP_INVERSE_MAP for kind in (cv2.INTER_LANCZOS4, cv2.INTER_LINEAR))
+    picture = cv2.warpAffine(before.seen.picture, into, SIZE, flags=lanczos, borderMode=cv2.BORDER_REPLICATE)
+    picture = picture.clip(0, 255)
+    certainty = cv2.warpAffine(before.seen.certainty, into, SIZE, flags=linear)
     like = likeness(to_grey(picture), patch.kernel, smeared)
     if patch.is_refitted and (found := patch.fit) is not None and found.like > like[INNER].mean():
         back = -middle_of(patch.kernel)  # from the motion's middle to where the restored face was laid
@@ -130,8 +133,12 @@ def onto(patch: Patch, before: Remembered, flow: Any) -> Seen:
         like = moved(likeness(to_grey(middle), found.kernel, smeared), back).clip(0, 1)
         picture, certainty = carried(before, patch.crop.matrix, found.off + back)
         certainty = certainty[..., 0]
-    is_same = np.clip((like[INNER].mean() - OTHER) / (SAME - OTHER), 0, 1).astype(np.float32)
-    return Seen(picture, (certainty * like * is_same)[..., None])
+    return Seen(picture, (certainty * like * sameness(like))[..., None])
+
+
+def sameness(like: Picture) -> np.float32:
+    """Whether a face of that likeness (112, 96) is the same one, 0 to 1: of another, parts may be alike as well."""
+    return np.float32(np.clip((like[INNER].mean() - OTHER) / (SAME - OTHER), 0, 1))
 
 
 def carried(before: Remembered, matrix: NDArray[np.float64], by: NDArray[np.float64]) -> Seen:
@@ -139,10 +146,9 @@ def carried(before: Remembered, matrix: NDArray[np.float64], by: NDArray[np.floa
     import cv2
 
     into = before.matrix @ _whole(align.inverse(matrix)) @ _whole(_shift(-by))  # from this crop into that
-    size = (CROP_WIDTH, CROP_HEIGHT)
     cubic, linear = (kind | cv2.WARP_INVERSE_MAP for kind in (cv2.INTER_CUBIC, cv2.INTER_LINEAR))
-    picture = cv2.warpAffine(before.seen.picture, into, size, flags=cubic, borderMode=cv2.BORDER_REPLICATE)
-    certainty = cv2.warpAffine(before.seen.certainty, into, size, flags=linear)
+    picture = cv2.warpAffine(before.seen.picture, into, SIZE, flags=cubic, borderMode=cv2.BORDER_REPLICATE)
+    certainty = cv2.warpAffine(before.seen.certainty, into, SIZE, flags=linear)
     return Seen(picture.clip(0, 255), certainty[..., None])
 
 
@@ -156,8 +162,8 @@ def _shift(by: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([np.eye(2), by])
 
 
-def found_in(now: Picture, before: Picture, flow: Any) -> tuple[Picture, Picture]:
-    """Where each pixel of now is in another picture, by the motion of most of the face: columns, rows, (112, 96)."""
+def found_in(now: Picture, before: Picture, flow: Any) -> NDArray[np.float64]:
+    """The matrix (2, 3) from px of a grey crop (112, 96) to those of another, by the motion of most of the face."""
     import cv2
 
     a, b = (np.clip(picture + 0.5, 0, 255).astype(np.uint8) for picture in (now, before))
@@ -167,6 +173,4 @@ def found_in(now: Picture, before: Picture, flow: Any) -> tuple[Picture, Picture
     there = here + flow.calc(a, b, None)
     points, moved = (at[inside].reshape(-1, 2) for at in (here, there))
     motion, _ = cv2.estimateAffinePartial2D(points, moved, ransacReprojThreshold=1.0)
-    if motion is not None:
-        here = (here @ motion[:, :2].T + motion[:, 2]).astype(np.float32)
-    return here[..., 0], here[..., 1]
+    return np.eye(2, 3) if motion is None else np.asarray(motion)

@@ -69,9 +69,15 @@ def placed(patch: Patch, found: Fit) -> Patch:
     return replace(patch, restored=restored, kernel=kernel, motion=motion, is_refitted=True)
 
 
-def fit_kernel(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
-    """The kernel (41, 41), at least 0 and of sum 1, that makes one grey crop (112, 96) of the other: at half their size
-    first, then where the crop shows all that such a motion smears into a pixel."""
+def fit_kernel(sharp: Picture, seen: Picture, about: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """The kernel (41, 41), at least 0 and of sum 1, that makes one grey crop (112, 96) of the other: from one (33, 33)
+    that is known `about`, or at half their size first; then where the crop shows all that such a motion smears into a
+    pixel."""
+    start = _coarse(sharp, seen) if about is None else np.pad(about, REACH - KEPT)
+    return _of_sum_1(_descend(start, sharp, seen, _shown(start), DETAIL_PX, STEPS))
+
+
+def _coarse(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
     import cv2
 
     half = [
@@ -79,9 +85,8 @@ def fit_kernel(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
     ]
     flat = np.full((REACH + 1, REACH + 1), np.float32(1 / (REACH + 1) ** 2))
     coarse = _descend(flat, half[0], half[1], _blind(), COARSE_DETAIL_PX, COARSE_STEPS)
-    doubled = cv2.warpAffine(coarse, np.diag([2.0, 2.0, 0])[:2], (2 * REACH + 1,) * 2, flags=cv2.INTER_LINEAR) / 4
-    kernel = _descend(doubled, sharp, seen, _shown(doubled), DETAIL_PX, STEPS)
-    return _of_sum_1(kernel)
+    doubled = cv2.warpAffine(coarse, np.diag([2.0, 2.0, 0])[:2], (2 * REACH + 1,) * 2, flags=cv2.INTER_LINEAR)
+    return np.asarray(doubled / 4, np.float32)
 
 
 def _descend(

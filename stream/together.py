@@ -16,24 +16,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.config import EngineSettings
 from stream.faces import align
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER
 from stream.frame import MOST_WAITING, Mended, Packet, Patch, Picture
-from stream.memory import found_in
-from stream.motion import motion_of
+from stream.memory import LONGEST_S, SIZE, apart_s, found_in, sameness
+from stream.motion import motion_of, need
 from stream.refit import LEAST_PX, alike, fit_kernel, kept, likeness, to_grey, warped
+from stream.restore import strength
 from stream.stats import Stats
 
-NEAR, STEADY = 2, 2  # frames to either side that a face is corrected by, and averaged with,
-WAIT = 2 * (NEAR + STEADY)
-LESS = 0.3  # each by 1 / (1 + LESS n) at n frames' distance
+NEAR, STEADY = 2, 2  # frames to either side that a face is corrected by, and averaged with:
+WAIT = 2 * (NEAR + STEADY)  # that many later ones are waited for, in two rounds,
+LESS = 0.3  # and each counts by 1 / (1 + LESS n) at n frames' distance
 MOST = 4.0  # times as much as its own picture, at most, does one count that was smeared less
 KNOWN, FLOOR = 0.03, 0.1  # the face as known counts by KNOWN ((10 f)^2 + FLOOR^2) at f cycles a px, a sharp frame by 1
+ALIKE = 0.8  # agreement from which on two motions err in the same way, and say together less than two others do
+FOLLOW = 0.2  # of likeness more has a neighbour that moved with its crop, and not as the picture did
 MARGIN, RIM = 8, 4  # px about the crop that are undone with it, and those of them that do not count
 HEIGHT, WIDTH = CROP_HEIGHT + 2 * MARGIN, CROP_WIDTH + 2 * MARGIN
-BETTER = 0.02  # of likeness must a motion that is fitted anew bring
+INSIDE = (slice(24, -20), slice(20, -20))  # of a wide picture: `INNER` of the crop
+RIGHT = 0.96  # likeness from which a motion is not fitted anew,
+BETTER = 0.02  # and of it must a fit bring so much
 
-Spectrum = NDArray[np.complex64]
+Spectrum = NDArray[np.float32]  # (HEIGHT, WIDTH, 2): real and imaginary parts
 Near = Sequence[tuple[int, Patch]]  # the same face in other frames, and how many frames away that is
 Step = Callable[[Patch, Near], Patch]
 
@@ -41,11 +47,11 @@ Step = Callable[[Patch, Near], Patch]
 class Together:
     """Frames with restored patches in, the same out, what was smeared mended by its neighbours."""
 
-    def __init__(self, refits: bool, stats: Stats) -> None:
-        """Motions are fitted anew where it `refits`."""
+    def __init__(self, settings: EngineSettings, stats: Stats) -> None:
+        """Motions are fitted anew where `settings.refit` is set; what needs no restoring stands as it came."""
         import cv2
 
-        self._refits, self._stats = refits, stats
+        self._settings, self._stats = settings, stats
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def run(self, items: Iterator[Mended | Packet]) -> Iterator[Mended | Packet]:
@@ -59,7 +65,7 @@ class Together:
         return steadied(patch, near, self._flow)
 
     def _fitted(self, patch: Patch) -> Patch:
-        return refitted(patch) if self._refits else patch
+        return refitted(patch, self._settings) if self._settings.refit else patch
 
     def _stepped(self, items: Iterator[Mended | Packet], reach: int, step: Step) -> Iterator[Mended | Packet]:
         """Every smeared face through a step that sees it in so many frames before and after as well, as they came."""
@@ -80,51 +86,84 @@ class Together:
                 first = waiting.popleft()
                 if isinstance(first, Mended):
                     with self._stats.timed("fuse"):
-                        first = _mended(frames, at, reach, step)
+                        first = self._mended(frames, at, reach, step)
                     del frames[: max(at + 1 - reach, 0)]
                     at = min(at + 1, reach)
                 yield first
 
+    def _mended(self, frames: list[Mended], at: int, reach: int, step: Step) -> Mended:
+        now = frames[at].frame
+        around = [
+            (n, each)
+            for each in frames
+            if 0 < (n := abs(each.frame.index - now.index)) <= reach and apart_s(each.frame, now) <= LONGEST_S
+        ]
+        patches = []
+        for patch in frames[at].patches:
+            if patch.strength > 0 and patch.motion is not None and patch.motion.spread_px >= LEAST_PX:
+                track = patch.crop.track.id
+                near = [(n, self._told(other)) for n, each in around for other in each.patches if _shows(other, track)]
+                patch = step(patch, near) if near else patch
+            patches.append(patch)
+        return replace(frames[at], patches=tuple(patches))
 
-def _mended(frames: list[Mended], at: int, reach: int, step: Step) -> Mended:
-    away = [abs(each.frame.index - frames[at].frame.index) for each in frames]
-    around = [(n, each) for n, each in zip(away, frames, strict=True) if 0 < n <= reach]
-    patches = []
-    for patch in frames[at].patches:
-        if patch.strength > 0 and patch.motion is not None and patch.motion.spread_px >= LEAST_PX:
-            near = [(n, other) for n, each in around for other in each.patches if _shows(other, patch.crop.track.id)]
-            patch = step(patch, near) if near else patch
-        patches.append(patch)
-    return replace(frames[at], patches=tuple(patches))
+    def _told(self, other: Patch) -> Patch:
+        """A neighbour: a sharp one shows its face as it came, not as the network made it."""
+        assert other.motion is not None
+        return replace(other, restored=other.given) if need(other.motion, self._settings.still_px) == 0 else other
 
 
 def _shows(patch: Patch, track: int) -> bool:
     """Whether a patch is of that track, seen, and of known motion."""
-    known = patch.kernel is not None and bool(np.isfinite(patch.kernel).all())
-    return patch.crop.track.id == track and patch.crop.track.lost == 0 and known
+    if patch.crop.track.id != track or patch.crop.track.lost or patch.kernel is None:
+        return False
+    return bool(np.isfinite(patch.kernel).all() and patch.kernel.max() > 0)
 
 
 def corrected(patch: Patch, near: Near) -> Patch:
     """A patch whose face is moved towards what, smeared as each frame was, looks as it and those near do: one step of
-    least squares, each frame's error by pixel as far as it may be of the same face, gains by frequency."""
+    least squares, each frame's error by pixel as far as it may be of the same face, gains by frequency. A neighbour
+    lies where the picture does, or, where that is more like this face, where its own crop has it: the face moved."""
+    import cv2
+
     assert patch.kernel is not None
-    seen, kernels, counts = [_wide(patch)], [patch.kernel], [1.0]
-    for frames, other in near:
+    face, contrast = patch.restored.astype(np.float32), float(to_grey(patch.given)[INNER].std())
+    spectrum = _spectrum(np.pad(to_grey(face), MARGIN, mode="edge"))
+    kernels, places = [patch.kernel], [[_wide(patch)]]
+    for _, other in near:
         assert other.kernel is not None
-        into = _between(other, patch)
-        seen.append(_laid(_wide(other), into))
+        into, wide = _between(other, patch), _wide(other)
         kernels.append(warped(other.kernel, into[:, :2]))
-        counts.append(1 / (1 + LESS * frames))
-    face = patch.restored.astype(np.float32)
-    transfer = _transfer(np.stack(kernels))
-    off: Picture = np.stack(seen) - _picture(transfer * _spectrum(np.pad(to_grey(face), MARGIN, mode="edge")))
-    contrast = float(to_grey(patch.given)[INNER].std())
-    trusted = np.stack([alike(each, contrast) for each in off]) * _inside()
-    count = np.array(counts, np.float32)[:, None, None]
-    gained = (count * np.conj(transfer) * _spectrum(off * trusted)).sum(0)
-    shown = (count * np.square(np.abs(transfer))).sum(0)
-    more = _picture(gained / (shown + _known()))[MARGIN:-MARGIN, MARGIN:-MARGIN, None]
+        places.append([_laid(wide, into), wide])
+    gained, shown = np.zeros_like(spectrum), _known().copy()
+    for count, kernel, seen in zip(_counts([0, *(n for n, _ in near)], kernels), kernels, places, strict=True):
+        transfer = _transfer(kernel)
+        made = _picture(cv2.mulSpectrums(transfer, spectrum, 0))
+        trusted = _trusted([each - made for each in seen], contrast)
+        gained += count * cv2.mulSpectrums(_spectrum(trusted), transfer, 0, conjB=True)
+        shown += count * np.square(transfer).sum(2)
+    more = _picture(gained / shown[..., None])[MARGIN:-MARGIN, MARGIN:-MARGIN, None]
     return replace(patch, restored=np.clip(face + more + 0.5, 0, 255).astype(np.uint8))
+
+
+def _counts(frames: Sequence[int], kernels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """How much frames that are so many away count, by their kernels (33, 33): any number of the same motion, whose
+    common error no mean takes away, hardly more than one."""
+    import cv2
+
+    counts = 1 / (1 + LESS * np.asarray(frames, np.float32))
+    soft = np.stack([cv2.GaussianBlur(kernel, (0, 0), 1.0).ravel() for kernel in kernels])
+    soft /= np.linalg.norm(soft, axis=1, keepdims=True)
+    same = np.clip((soft @ soft.T - ALIKE) / (1 - ALIKE), 0, 1)
+    return np.asarray(counts * counts / (same @ counts), np.float32)
+
+
+def _trusted(places: list[Picture], contrast: float) -> Picture:
+    """The error of a frame, each pixel of it as far as it may be of the same face, at the better of its places."""
+    likes = [alike(off, contrast) for off in places]
+    means = [float(like[INSIDE].mean()) for like in likes]
+    best = len(means) - 1 if means[-1] > means[0] + FOLLOW else 0
+    return places[best] * likes[best] * _inside()
 
 
 def steadied(patch: Patch, near: Near, flow: Any) -> Patch:
@@ -134,28 +173,33 @@ def steadied(patch: Patch, near: Near, flow: Any) -> Patch:
 
     assert patch.kernel is not None and patch.motion is not None
     face, given = patch.restored.astype(np.float32), to_grey(patch.given)
+    cubic = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     total, weight = face.copy(), np.ones((CROP_HEIGHT, CROP_WIDTH, 1), np.float32)
     for frames, other in near:
         assert other.motion is not None
-        x, y = found_in(to_grey(face), to_grey(other.restored), flow)
-        picture = cv2.remap(other.restored, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+        into = found_in(to_grey(face), to_grey(other.restored), flow)
+        laid = cv2.warpAffine(other.restored, into, SIZE, flags=cubic, borderMode=cv2.BORDER_REPLICATE)
+        picture = laid.astype(np.float32)
         sharper = min((1 + patch.motion.spread_px**2) / (1 + other.motion.spread_px**2), MOST)
         like = likeness(to_grey(picture), patch.kernel, given)
-        counts = (like * np.float32(sharper / (1 + LESS * frames)))[..., None]
+        counts = (like * sameness(like) * np.float32(sharper / (1 + LESS * frames)))[..., None]
         total += picture * counts
         weight += counts
     return replace(patch, restored=np.clip(total / weight + 0.5, 0, 255).astype(np.uint8))
 
 
-def refitted(patch: Patch) -> Patch:
+def refitted(patch: Patch, settings: EngineSettings) -> Patch:
     """A patch with the motion that its face, as it is known now, tells, where that makes it more like its frame."""
     assert patch.kernel is not None
     face, given = to_grey(patch.restored), to_grey(patch.given)
-    kernel = kept(fit_kernel(face, given))
-    before, now = (float(likeness(face, k, given)[INNER].mean()) for k in (patch.kernel, kernel))
-    if now < before + BETTER:
+    before = float(likeness(face, patch.kernel, given)[INNER].mean())
+    if before > RIGHT:
         return patch
-    return replace(patch, kernel=kernel, motion=motion_of(kernel, patch.crop.matrix))
+    kernel = kept(fit_kernel(face, given, about=patch.kernel))
+    if float(likeness(face, kernel, given)[INNER].mean()) < before + BETTER:
+        return patch
+    motion = motion_of(kernel, patch.crop.matrix)
+    return replace(patch, kernel=kernel, motion=motion, strength=strength(patch.crop, motion, settings))
 
 
 def _wide(patch: Patch) -> Picture:
@@ -180,32 +224,29 @@ def _laid(wide: Picture, into: NDArray[np.float64]) -> Picture:
     return np.asarray(laid, np.float32)
 
 
-def _transfer(kernels: NDArray[np.float32]) -> Spectrum:
-    """What kernels (N, side, side) do to the spectrum of a wide picture, (N, HEIGHT, WIDTH // 2 + 1)."""
-    return np.asarray(np.fft.rfft2(kernels, s=(HEIGHT, WIDTH)), np.complex64) * _centred(kernels.shape[1] // 2)
+def _transfer(kernel: NDArray[np.float32]) -> Spectrum:
+    """What a kernel (side, side) does to the spectrum of a wide picture."""
+    plane, reach = np.zeros((HEIGHT, WIDTH), np.float32), len(kernel) // 2
+    plane[: len(kernel), : len(kernel)] = kernel
+    return _spectrum(np.roll(plane, (-reach, -reach), (0, 1)))
 
 
 def _spectrum(picture: Picture) -> Spectrum:
-    """The half spectra of wide pictures."""
-    return np.asarray(np.fft.rfft2(picture), np.complex64)
+    import cv2
+
+    return np.asarray(cv2.dft(picture, flags=cv2.DFT_COMPLEX_OUTPUT), np.float32)
 
 
 def _picture(spectrum: Spectrum) -> Picture:
-    """The wide pictures of half spectra."""
-    return np.asarray(np.fft.irfft2(spectrum, s=(HEIGHT, WIDTH)), np.float32)
+    import cv2
 
-
-@cache
-def _centred(reach: int) -> Spectrum:
-    """What makes the spectrum of a kernel whose middle lies so many px from the corner that of one about the corner."""
-    waves = np.fft.fftfreq(HEIGHT)[:, None] + np.fft.rfftfreq(WIDTH)
-    return np.exp(2j * np.pi * reach * waves).astype(np.complex64)
+    return np.asarray(cv2.idft(spectrum, flags=cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT), np.float32)
 
 
 @cache
 def _known() -> Picture:
-    """How much the face as it is known counts, by frequency (HEIGHT, WIDTH // 2 + 1)."""
-    f2 = np.square(np.fft.fftfreq(HEIGHT))[:, None] + np.square(np.fft.rfftfreq(WIDTH))
+    """How much the face as it is known counts, by frequency (HEIGHT, WIDTH)."""
+    f2 = np.square(np.fft.fftfreq(HEIGHT))[:, None] + np.square(np.fft.fftfreq(WIDTH))
     return (KNOWN * (100 * f2 + FLOOR**2)).astype(np.float32)
 
 

@@ -351,8 +351,8 @@ def test_what_errs_this_way_and_that_is_steadied(face_at):
 def test_a_motion_is_fitted_anew_only_where_that_tells_more(face_at):
     true = face_at(0, 0)
     right = replace(restored_somewhat(true, 17), restored=true)
-    assert refitted(right) is right
-    done = refitted(replace(right, kernel=line(17, across=False)))
+    assert refitted(right, SETTINGS) is right
+    done = refitted(replace(right, kernel=line(17, across=False)), SETTINGS)
     assert done.motion is not None and abs(done.motion.direction_deg) < 10
     assert 0.7 < done.motion.length_px / 17 < 1.3
 
@@ -364,7 +364,90 @@ def test_neighbours_of_unknown_motion_say_nothing(face_at):
     guessed = replace(other, crop=replace(other.crop, track=replace(other.crop.track, lost=1)))
     for silent in (unknown, guessed):
         items = iter([Mended(frame(0), (now,)), Mended(frame(1), (silent,))])
-        assert next(Together(False, Stats()).run(items)).patches[0] is now
+        assert next(Together(changed(SETTINGS, refit=False), Stats()).run(items)).patches[0] is now
+
+
+@pytest.mark.parametrize("silent", ["nothing", "far in time"])
+def test_what_is_not_known_or_long_ago_says_nothing(face_at, silent):
+    now, other = shaken([face_at(0, 0)] * 2, 17)
+    then = frame(1)
+    if silent == "nothing":  # as engines are told of what is not known
+        other = replace(other, kernel=np.zeros((33, 33), np.float32), motion=motion_of(SHARP, other.crop.matrix))
+    else:
+        then = replace(then, pts=1 + round(25 * LONGEST_S))
+    items = iter([Mended(frame(0), (now,)), Mended(then, (other,))])
+    assert next(Together(changed(SETTINGS, refit=False), Stats()).run(items)).patches[0] is now
+
+
+@pytest.mark.parametrize(("contrast", "px"), [(1.0, 11), (0.3, 11), (0.3, 25)])
+def test_a_sharp_face_of_another_near_by_says_nothing(face_at, contrast, px):
+    """A track that took one face for another: parts of them are alike."""
+    true = (128 + contrast * (face_at(0, 0) - 128.0)).astype(np.uint8)
+    now, other = restored_somewhat(true, px), patch(true[:, ::-1].copy(), SHARP)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    kept = steadied(now, [(1, other), (1, other), (2, other), (2, other)], flow)
+    assert error(kept.restored, now.restored) < 0.01 * error(true, true[:, ::-1])
+
+
+def test_a_sharp_neighbour_shows_its_face_as_it_came(face_at):
+    true = face_at(0, 0)
+    now, spoiled = restored_somewhat(true, 17), smeared(true, line(9))
+    items = [
+        Mended(frame(0), (patch(spoiled, SHARP, given=true),)),
+        Mended(frame(1), (now,)),
+        Mended(frame(2), (patch(spoiled, SHARP, given=true),)),
+    ]
+    done = list(Together(changed(SETTINGS, refit=False), Stats()).run(iter(items)))[1].patches[0].restored
+    assert error(done, true) < 0.5 * error(now.restored, true)
+
+
+def test_a_flat_face_tells_no_motion_and_a_smaller_one_is_pasted_less(face_at):
+    flat = replace(
+        restored_somewhat(np.full((112, 96, 3), 1, np.uint8), 17), restored=np.full((112, 96, 3), 5, np.uint8)
+    )
+    assert refitted(flat, SETTINGS) is flat
+    true = face_at(0, 0)
+    wrong = replace(patch(true, SHARP, given=smeared(true, line(3))), kernel=line(17), strength=1.0)
+    done = refitted(wrong, SETTINGS)
+    assert done.motion is not None and done.motion.spread_px < 1.5
+    assert done.strength == need(done.motion, SETTINGS.still_px) < 1
+
+
+def test_many_frames_of_one_motion_do_not_believe_their_common_error(face_at):
+    """The motion is taken for one a fifth longer: what that gets wrong, no neighbour of the same motion mends."""
+    true = face_at(0, 0)
+    now = replace(restored_somewhat(true, 17), kernel=line(21))
+    alone, many = corrected(now, []), corrected(now, [(1 + i // 2, now) for i in range(4)])
+    assert error(many.restored, alone.restored) < 0.1 * error(alone.restored, true)
+
+
+def near_by(pictures, px, matrices):
+    """Faces smeared in a frame that crops of such matrices show, as they were restored."""
+    cut = [
+        cv2.warpAffine(picture, m, (96, 112), flags=cv2.INTER_AREA)
+        for picture, m in zip(pictures, matrices, strict=True)
+    ]
+    return [replace(each, crop=replace(each.crop, matrix=m)) for each, m in zip(shaken(cut, px), matrices, strict=True)]
+
+
+@pytest.mark.parametrize("way", ["cut otherwise", "moved"])
+def test_neighbours_are_laid_where_the_face_is(photograph_module, way):
+    """The same picture cut by other transforms, and a face that moves with its crop."""
+    scale = 35.2 / np.hypot(*(FACE[1] - FACE[0]))
+    middle = FACE[:2].mean(0)
+    faint = (128 + 0.3 * (photograph_module - 128.0)).astype(np.uint8)
+    matrices, pictures = [], []
+    for i in range(5):
+        turn = cv2.getRotationMatrix2D((0, 0), 20.0 * i, scale * (1 + 0.02 * i)) if way == "cut otherwise" else None
+        linear = scale * np.eye(2) if turn is None else turn[:, :2]
+        offset = (48 + 2.0 * i, 52 - i) if way == "cut otherwise" else (48, 52)
+        moved = np.array([9.0 * i, 5.0 * i]) if way == "moved" else np.zeros(2)
+        matrices.append(np.column_stack([linear, offset - linear @ (middle + moved)]))
+        pictures.append(cv2.warpAffine(faint, np.column_stack([np.eye(2), moved]), faint.shape[1::-1]))
+    now, *others = near_by(pictures, 17, matrices)
+    true = cv2.warpAffine(pictures[0], matrices[0], (96, 112), flags=cv2.INTER_AREA)
+    done = corrected(now, list(enumerate(others, 1)))
+    assert error(done.restored, true) < 0.8 * error(now.restored, true)
 
 
 def test_a_face_without_neighbours_stays_as_it_is(face_at):

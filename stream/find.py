@@ -16,7 +16,7 @@ from engine import Engine
 from stream.faces import align
 from stream.faces.finder import Finder, tiles
 from stream.faces.flow import follow
-from stream.faces.second_look import SecondLook
+from stream.faces.second_look import CLEAR, SecondLook
 from stream.faces.tracker import SAME, Tracker, overlap
 from stream.frame import MOST_WAITING, Crop, Face, Found, Frame, Packet, Track
 from stream.region import View, cut_crop, thumbnail
@@ -194,13 +194,14 @@ class FaceFinding:
                     self._stats.tracks += 1
 
     def _face_in(self, frame: Frame, box: NDArray[np.float64], score: float) -> Face | None:
-        """The face in a box that a search found with that score. Where none is seen, one may be once it is restored
-        where its points ought to be."""
+        """The face in a box that a search found with that score. Where none is seen, one may be, clearly, once it is
+        restored where its points ought to be."""
         middle, width = (box[:2] + box[2:]) / 2, float(box[2] - box[0])
         ought = [middle + width * IN_BOX] if score >= SURE and self._settings.second_look else []
         for points in (None, *ought):
             face = self._look(frame, middle, 1.8 * width, points)
-            if face is not None and face.score >= BIRTH and (score >= SURE or face.is_restored):
+            least = BIRTH if points is None else CLEAR
+            if face is not None and face.score >= least and (score >= SURE or face.is_restored):
                 return face
         return None
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.faces import align
-from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
 from stream.frame import Crop, Fit, Frame, Patch, Picture, Seen
 from stream.motion import need
 from stream.refit import NOWHERE, likeness, middle_of, moved, to_grey, warped
@@ -28,7 +28,6 @@ LONGEST_S = 0.5  # seconds without a face after which what was seen of it is for
 ASTRAY_PX = 2.0  # between where a smeared face's points say it is and where what is remembered does, to believe that
 MIDDLE = np.array([[(CROP_WIDTH - 1) / 2, (CROP_HEIGHT - 1) / 2]])
 GRID = 6  # px between the points whose flow says how a face moved
-SIZE = (CROP_WIDTH, CROP_HEIGHT)  # as OpenCV wants it
 
 
 class Remembered(NamedTuple):

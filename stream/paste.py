@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.annotate import annotate
-from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, SIZE
 from stream.frame import Frame, Mended, Packet, Patch, Plane
 from stream.media.color import add_change
 from stream.motion import smeared
@@ -69,7 +69,7 @@ def slow_part(change: NDArray[np.float32]) -> NDArray[np.float32]:
     size = CROP_WIDTH // COARSE, CROP_HEIGHT // COARSE
     small = cv2.resize(change, size, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), SLOW_PX / COARSE, borderType=cv2.BORDER_REFLECT)
-    return cv2.resize(small, (CROP_WIDTH, CROP_HEIGHT), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(small, SIZE, interpolation=cv2.INTER_LINEAR)
 
 
 @cache

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
 from stream.faces.second_look import sharpness
 from stream.frame import Fit, Patch, Picture
 from stream.motion import motion_of, smeared
@@ -190,8 +190,8 @@ def moved(picture: Picture, by: NDArray[np.float64]) -> Picture:
     """A crop (112, 96) or (112, 96, 3) moved by so many px to the right and down."""
     import cv2
 
-    into, size = np.array([[1, 0, by[0]], [0, 1, by[1]]]), (CROP_WIDTH, CROP_HEIGHT)
-    warped = cv2.warpAffine(picture, into, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    into = np.array([[1, 0, by[0]], [0, 1, by[1]]])
+    warped = cv2.warpAffine(picture, into, SIZE, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(warped, np.float32)
 
 

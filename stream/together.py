@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from stream.config import EngineSettings
 from stream.faces import align
-from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
 from stream.frame import MOST_WAITING, Mended, Packet, Patch, Picture
-from stream.memory import LONGEST_S, SIZE, apart_s, found_in, sameness
+from stream.memory import LONGEST_S, apart_s, found_in, sameness
 from stream.motion import motion_of, need
 from stream.refit import LEAST_PX, alike, fit_kernel, kept, likeness, to_grey, warped
 from stream.restore import strength
@@ -35,7 +35,6 @@ ALIKE = 0.8  # agreement from which on two motions err in the same way, and say 
 FOLLOW = 0.2  # of likeness more has a neighbour that moved with its crop, and not as the picture did
 MARGIN, RIM = 8, 4  # px about the crop that are undone with it, and those of them that do not count
 HEIGHT, WIDTH = CROP_HEIGHT + 2 * MARGIN, CROP_WIDTH + 2 * MARGIN
-INSIDE = (slice(24, -20), slice(20, -20))  # of a wide picture: `INNER` of the crop
 RIGHT = 0.96  # likeness from which a motion is not fitted anew,
 BETTER = 0.02  # and of it must a fit bring so much
 
@@ -161,7 +160,7 @@ def _counts(frames: Sequence[int], kernels: Sequence[NDArray[np.float32]]) -> ND
 def _trusted(places: list[Picture], contrast: float) -> Picture:
     """The error of a frame, each pixel of it as far as it may be of the same face, at the better of its places."""
     likes = [alike(off, contrast) for off in places]
-    means = [float(like[INSIDE].mean()) for like in likes]
+    means = [float(like[MARGIN:-MARGIN, MARGIN:-MARGIN][INNER].mean()) for like in likes]
     best = len(means) - 1 if means[-1] > means[0] + FOLLOW else 0
     return places[best] * likes[best] * _inside()
 

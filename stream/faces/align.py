@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CROP_HEIGHT, CROP_WIDTH = 112, 96
+SIZE = (CROP_WIDTH, CROP_HEIGHT)  # as OpenCV wants it
 INNER = (slice(16, -12), slice(12, -12))  # of a crop: the face without what is behind it
 
 # Eyes, nose tip, mouth corners in crop pixels, image-left first (section 4.1 aligns by landmarks; these five are ours).

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from fractions import Fraction
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from engine import Engine
 from stream.config import load_settings
 from stream.faces.finder import open_finder
 from stream.media.decoded import planes_of
@@ -281,7 +284,7 @@ def test_a_missing_system_library_is_told_with_the_command_that_mends_it(library
     assert not (tmp_path / "out.mp4").exists()
 
 
-class Failing:
+class Failing(Engine):
     """The shipped model, failing at some of its batches."""
 
     def __init__(self, fail_at):
@@ -336,6 +339,28 @@ def test_faces_are_listed_as_json_lines(unsmear, clip):
     broken = source.with_name("cut-off.mp4")
     broken.write_bytes(source.read_bytes()[: source.stat().st_size * 2 // 3])
     assert unsmear("faces", broken, "--engine", "echo").returncode == 3
+
+
+def test_listing_smeared_faces_asks_the_engine_from_one_thread_at_a_time(clip, monkeypatch):
+    import engine as engines
+    from stream.commands.faces import faces
+
+    class Narrow(Failing):
+        def run(self, crops, known=None):
+            if not free.acquire(blocking=False):
+                overlaps.append(len(crops))
+                raise engines.EngineError("busy")
+            try:
+                return super().run(crops, known)
+            finally:
+                free.release()
+
+    free, overlaps, right = threading.Lock(), [], Narrow(set())
+    monkeypatch.setitem(engines.ENGINES, "echo", lambda *_: right)
+    source = clip("smeared.mp4", pts=tuple(range(0, 24 * 512, 512)), smear=31)
+    done = CliRunner().invoke(faces, [str(source), "--engine", "echo"], catch_exceptions=False)
+    assert done.exit_code == 0 and right.batches > 20 and not overlaps
+    assert all(json.loads(line)["faces"] for line in done.stdout.splitlines())
 
 
 def test_chosen_faces_alone_are_restored(unsmear, clip, tmp_path):

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 # Eyes, nose and mouth corners of the face in the photograph, read off the picture.
@@ -39,7 +40,8 @@ class Clip:
     audio: bool = False
     chapters: bool = False
     face: bool = True
-    step: int = 1  # px that the picture moves a frame
+    step: int = 1  # px that the picture moves a frame,
+    smear: int = 1  # and is smeared by along its rows
     codec_options: tuple[tuple[str, str], ...] = (("crf", "12"), ("preset", "ultrafast"))
 
 
@@ -75,7 +77,7 @@ def make_clip(path: Path, photograph: np.ndarray, clip: Clip) -> Path:
                 if clip.face
                 else np.full((upright[1], upright[0], 3), 100 + index, np.uint8)
             )
-            picture = np.ascontiguousarray(np.rot90(picture, -clip.rotation // 90))
+            picture = cv2.blur(np.rot90(picture, -clip.rotation // 90), (clip.smear, 1))
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
                 format=clip.pixel_format, dst_colorspace=clip.matrix, dst_color_range=clip.color_range
             )

@@ -26,7 +26,7 @@ def faces(source: Path, config: Path | None, **options: Any) -> None:
       unsmear faces clip.mp4 > faces.jsonl
       unsmear faces clip.mp4 | jq 'select(.faces != []) | .time_s'
     """
-    from engine import Options, open_engine
+    from engine import Options, open_shared
     from stream.commands.restore import as_tables
     from stream.config import load_settings
     from stream.faces.finder import open_finder
@@ -34,11 +34,12 @@ def faces(source: Path, config: Path | None, **options: Any) -> None:
 
     settings = load_settings(config, as_tables(options))
     run = settings.restore
+    options_of_engine = Options(run.threads, run.device, run.max_batch)
     finder = open_finder(settings.faces.finder, settings.faces.finder_model)
     try:
-        options_of_engine = Options(run.threads, run.device, run.max_batch)
         with (
-            open_engine(run.engine, run.model, options_of_engine) as engine,
+            open_shared(run.engine, run.model, run.batch, options_of_engine) as shared,
+            shared.seat() as engine,
             closing(list_faces(source, settings, finder, engine)) as lines,
             suppress(BrokenPipeError),  # a reader that has seen enough, as `head` does, ends it
         ):

@@ -23,8 +23,8 @@ from stream.region import View, cut_crop, thumbnail
 from stream.stats import Stats
 
 LOOK = 2.0  # side of the square around a face that is looked at again, in widths of its box
-SURE, DOUBTFUL = 0.4, 0.25  # score from which what a search found may be a face; and where its restoration shows one
-BIRTH = 0.45  # score from which a face starts a track; a held one may be less sure
+# Score from which what a search found is a face: if its restoration shows one, if one is seen clearly, if both.
+SURE, LIKELY, DOUBTFUL = 0.6, 0.4, 0.25
 # The points of a face beside the middle of the box in which a search finds it, in widths of that.
 IN_BOX = (align.TEMPLATE - align.TEMPLATE.mean(0)) * 0.0103 + (0.014, 0.03)
 HOLD = 1.2  # times larger must another face be to become the largest
@@ -184,7 +184,7 @@ class FaceFinding:
         for rect in [whole, *small] if everywhere else [one]:
             view = View(frame, rect, self._finder.side_px)
             for row in self._finder.search(view.image):
-                if row[4] < (DOUBTFUL if self._settings.second_look else SURE):
+                if row[4] < (DOUBTFUL if self._settings.second_look else LIKELY):
                     continue
                 box = view.box_to_frame(row[:4])
                 if any(overlap(box, t.face.box) > SAME for t in self._tracker.tracks):
@@ -194,14 +194,15 @@ class FaceFinding:
                     self._stats.tracks += 1
 
     def _face_in(self, frame: Frame, box: NDArray[np.float64], score: float) -> Face | None:
-        """The face in a box that a search found with that score. Where none is seen, one may be, clearly, once it is
-        restored where its points ought to be."""
+        """The face in a box that a search found with that score. Where none is seen, and there surely is one, it may be
+        once it is restored where its points ought to be."""
         middle, width = (box[:2] + box[2:]) / 2, float(box[2] - box[0])
-        ought = [middle + width * IN_BOX] if score >= SURE and self._settings.second_look else []
-        for points in (None, *ought):
+        for points in (None, middle + width * IN_BOX) if score >= SURE else (None,):
             face = self._look(frame, middle, 1.8 * width, points)
-            least = BIRTH if points is None else CLEAR
-            if face is not None and face.score >= least and (score >= SURE or face.is_restored):
+            if face is None:
+                continue
+            clear = face.score >= CLEAR
+            if (clear and score >= LIKELY) or (face.is_restored and (clear or score >= SURE)):
                 return face
         return None
 
@@ -217,7 +218,7 @@ class FaceFinding:
         box = track.face.box
         side = LOOK * float(max(box[2:] - box[:2]))
         face = self._look(frame, (box[:2] + box[2:]) / 2, side, track.face.landmarks)
-        return face if face is not None and overlap(face.box, box) > 0.1 else None
+        return face if face is not None and face.score >= DOUBTFUL and overlap(face.box, box) > 0.1 else None
 
     def _look(
         self, frame: Frame, centre: NDArray[np.float64], side: float, last: NDArray[np.float64] | None = None

@@ -71,7 +71,7 @@ class Face:
     landmarks: NDArray[np.float64]  # (5, 2) px: eyes, nose tip, mouth corners, image-left first
     score: float  # 0..1
     yaw: float = 0.0  # degrees that the head is turned away from the camera, either way
-    is_restored: bool = False  # seen clearly in what the network made of it, not only in the picture itself
+    is_restored: bool = False  # seen in what the network made of it, not in the picture itself
 
     @property
     def width_px(self) -> float:

@@ -24,7 +24,9 @@ SHARP = 0.45  # edges beside contrast, from which a face needs no second look
 SMEARED = 1.5  # spread of the motion, px of the crop, from which it does,
 VERY_SMEARED = 5.0  # and a third one
 DIM = 7.0  # contrast (RMS, of 255) from which it can tell: smeared by 27 px, faces in daylight have 16 and more
-CLEAR = 0.75  # score from which a restored face is one where the smeared one was not: a network sees faces in fog
+CLEAR = (
+    0.55  # score from which a face was seen clearly: a network makes something like one of a flower pot, out of focus
+)
 SURROUNDINGS = 40  # px around the crop, in its scale, that a finder sees of what the restored face stands in
 ASTRAY = 4.0  # times that spread may points be off,
 NEAR = 2.0  # and px of the crop without any
@@ -62,17 +64,20 @@ class SecondLook(Finder):
                 reach = max(ASTRAY * there.spread_px, NEAR) / scale_of(there.matrix)
                 if face is None or distance(face.landmarks, last) < reach:
                     again = None if there.spread_px < SMEARED else self._seen(there, last)
-                    return face if again is None or (face is None and again.score < CLEAR) else again
+                    if again is not None and (face is None or face.score < CLEAR):
+                        again = replace(again, score=self._clearness(there))
+                    return again if again is not None and (face is None or again.score >= face.score) else face
             if face is None or (first := self._restored(image, face.landmarks)).spread_px < SMEARED:
                 return face
-            again = self._seen(first, face.landmarks) or face
+            again, where = self._seen(first, face.landmarks) or face, first
             if first.spread_px > VERY_SMEARED:
-                again = self._seen(self._restored(image, again.landmarks), again.landmarks) or again
+                second = self._restored(image, again.landmarks)
+                if (better := self._seen(second, again.landmarks)) is not None:
+                    again, where = better, second
         except EngineError as error:
             log.debug("no second look: %s", error)
             return face
-        clear = again.is_restored and again.score >= CLEAR
-        return again if clear else replace(again, score=face.score, is_restored=False)
+        return replace(again, score=self._clearness(where)) if again.is_restored else again
 
     def close(self) -> None:
         """See `Finder.close`."""
@@ -94,15 +99,8 @@ class SecondLook(Finder):
 
     def _seen(self, restored: Restored, points: NDArray[np.float64]) -> Face | None:
         """The face that the finder sees once it is restored, px of the image; None if it sees none near its points."""
-        import cv2
-
-        # A square of the side that the finder likes best, the crop in the middle.
-        height, width = restored.picture.shape[:2]
-        scale = self.side_px / height
-        half_px, beside = scale / 2 - 0.5, (height - width) / 2 * scale
-        into = np.array([[scale, 0.0, half_px + beside], [0.0, scale, half_px]])
-        square = cv2.warpAffine(restored.picture, into, (self.side_px, self.side_px), flags=cv2.INTER_CUBIC)
-        found = self._finder.look(np.asarray(square, np.uint8))
+        square, into = self._square(restored.picture)
+        found = self._finder.look(square)
         if found is None:
             return None
 
@@ -115,6 +113,24 @@ class SecondLook(Finder):
             return None
         corners = back(found.box[[[0, 1], [2, 1], [0, 3], [2, 3]]])
         return Face(np.concatenate([corners.min(0), corners.max(0)]), seen, found.score, found.yaw, is_restored=True)
+
+    def _clearness(self, restored: Restored) -> float:
+        """The score with which a search finds the restored face, 0 where it does not."""
+        square, _ = self._square(restored.picture)
+        boxes = self._finder.search(square)
+        off = np.abs((boxes[:, :2] + boxes[:, 2:4] - self.side_px) / 2).max(1)
+        return float(boxes[off < self.side_px / 4, 4].max(initial=0.0))
+
+    def _square(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """A square of the side that the finder likes best, the crop in its middle, and the way there."""
+        import cv2
+
+        height, width = picture.shape[:2]
+        scale = self.side_px / height
+        half_px, beside = scale / 2 - 0.5, (height - width) / 2 * scale
+        into = np.array([[scale, 0.0, half_px + beside], [0.0, scale, half_px]])
+        square = cv2.warpAffine(picture, into, (self.side_px, self.side_px), flags=cv2.INTER_CUBIC)
+        return np.asarray(square, np.uint8), into
 
 
 def distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -99,6 +99,10 @@ class Crop:
     matrix: NDArray[np.float64]  # (2, 3), frame px to crop px (without margin)
     image: NDArray[np.uint8]  # (112 + 2 margin, 96 + 2 margin, 3) RGB
 
+    def inner(self, margin: int) -> NDArray[np.uint8]:
+        """Without that margin, (112, 96, 3) RGB."""
+        return self.image[margin : self.image.shape[0] - margin, margin : self.image.shape[1] - margin]
+
 
 class Motion(NamedTuple):
     """One face in one frame."""
@@ -132,9 +136,7 @@ class Patch:
     @property
     def given(self) -> NDArray[np.uint8]:
         """The crop as it came, without its margin, (112, 96, 3) RGB."""
-        height, width = self.restored.shape[:2]
-        top, left = (self.crop.image.shape[0] - height) // 2, (self.crop.image.shape[1] - width) // 2
-        return self.crop.image[top : top + height, left : left + width]
+        return self.crop.inner((self.crop.image.shape[0] - self.restored.shape[0]) // 2)
 
     def told(self) -> dict[str, Any]:
         """Track, points, motion and strength, rounded, for JSON."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine import Engine, EngineError, ModelSpec, Restored, unknown
 from stream.config import EngineSettings
+from stream.faces.second_look import sharpness
 from stream.frame import MOST_WAITING, Crop, Fit, Found, Frame, Mended, Motion, Packet, Patch
 from stream.memory import Memory
 from stream.motion import motion_of, need
@@ -18,6 +19,18 @@ from stream.stats import Stats
 
 FAILED = "left as they were because the engine failed"
 LOOK_AHEAD = 8  # frames that wait for a batch to fill, at most
+CALM = 0.8  # times `still_px` at most was the motion of a face at rest: one about which the engine is not asked
+RESTS = 2  # times in turn, while its edges have
+AS_SHARP = 0.97  # of their strength then: docs/performance.md has what that saves and what it misses
+
+
+@dataclass(slots=True)
+class Rest:
+    """A face that has hardly moved."""
+
+    patch: Patch  # when the engine was last asked
+    sharpness: float
+    times: int = 0  # that it was not asked since
 
 
 class Restoration:
@@ -36,6 +49,7 @@ class Restoration:
         self._refits = settings.refit and remembers and engine.spec.kernels
         self._last = -1  # frame, and its faces:
         self._before: dict[int, NDArray[np.uint8]] = {}  # track -> (112, 96, 3), as it came where it was sharp
+        self._rests: dict[int, Rest] = {}  # by track
 
     def run(self, items: Iterable[Found | Packet]) -> Iterator[Mended | Packet]:
         """The stage: batches are filled across frames, where one need not know the one before; order is kept."""
@@ -57,23 +71,12 @@ class Restoration:
         crops = [crop for item in items for crop in item.crops]
         if items and items[0].frame.index != self._last + 1:
             self._before = {}
-        patches: list[Patch | None] = []
-        stats = self._stats
-        with stats.timed("restore"):
-            for start in range(0, len(crops), self._settings.batch):
-                part = crops[start : start + self._settings.batch]
-                fits: list[Fit | None] = [None] * len(part)
-                if self._refits:
-                    part, fits = map(list, zip(*(self._fit(crop, items[0].frame) for crop in part), strict=True))
-                try:
-                    patches += self._run(part, fits)
-                except EngineError as error:
-                    stats.passed_over[FAILED] += len(part)
-                    stats.engine_fault = stats.engine_fault or str(error)
-                    patches += [None] * len(part)
+        with self._stats.timed("restore"):
+            patches = self._patches(crops, items[0].frame) if items else []
             if items:
                 done = [patch for patch in patches if patch is not None]
                 self._before = {p.crop.track.id: p.restored if p.strength > 0 else p.given for p in done}
+                self._rests = {id: rest for id, rest in self._rests.items() if id in self._before}
                 self._last = items[-1].frame.index
         ready = iter(patches)
         for item in waiting:
@@ -81,12 +84,50 @@ class Restoration:
                 yield item
             else:
                 own = tuple(patch for patch in (next(ready) for _ in item.crops) if patch is not None)
-                stats.faces += len(own)
-                stats.faces_restored += sum(patch.strength > 0 for patch in own)
-                stats.frames_with_faces += bool(own)
-                with stats.timed("restore"):
+                self._stats.faces += len(own)
+                self._stats.faces_restored += sum(patch.strength > 0 for patch in own)
+                self._stats.frames_with_faces += bool(own)
+                with self._stats.timed("restore"):
                     earlier = () if self._memory is None else self._memory.see(own, item.frame)
                 yield Mended(item.frame, own, earlier)
+
+    def _patches(self, crops: list[Crop], frame: Frame) -> list[Patch | None]:
+        """What comes of each crop, None where the engine failed; `frame` is that of the first."""
+        patches = [self._at_rest(crop) for crop in crops]
+        asked = [i for i, patch in enumerate(patches) if patch is None]
+        for start in range(0, len(asked), self._settings.batch):
+            at = asked[start : start + self._settings.batch]
+            part = [crops[i] for i in at]
+            fits: list[Fit | None] = [None] * len(part)
+            if self._refits:
+                part, fits = map(list, zip(*(self._fit(crop, frame) for crop in part), strict=True))
+            try:
+                for i, patch in zip(at, self._run(part, fits), strict=True):
+                    patches[i] = patch
+                    self._watch(patch)
+            except EngineError as error:
+                self._stats.passed_over[FAILED] += len(part)
+                self._stats.engine_fault = self._stats.engine_fault or str(error)
+        return patches
+
+    def _at_rest(self, crop: Crop) -> Patch | None:
+        """The crop as it came, with the motion last told, where the engine need not be asked."""
+        rest = self._rests.get(crop.track.id)
+        if rest is None:
+            return None
+        given = crop.inner(self._engine.spec.margin)
+        if rest.times >= RESTS or sharpness(given) <= AS_SHARP * rest.sharpness:
+            rest.times = 0
+            return None
+        rest.times += 1
+        return replace(rest.patch, crop=crop, restored=given, strength=0.0, fit=None)
+
+    def _watch(self, patch: Patch) -> None:
+        """Let a face rest that hardly moved."""
+        if patch.motion is not None and patch.motion.spread_px < CALM * self._settings.still_px:
+            self._rests[patch.crop.track.id] = Rest(patch, sharpness(patch.given))
+        else:
+            self._rests.pop(patch.crop.track.id, None)
 
     def _fit(self, crop: Crop, frame: Frame) -> tuple[Crop, Fit | None]:
         """The motion that the frames before tell, where they do and have shown the face sharper; and the crop, cut anew
@@ -96,15 +137,14 @@ class Restoration:
         if face is None:
             return crop, None
         margin = self._engine.spec.margin
-        given = crop.image[margin : margin + face.shape[0], margin : margin + face.shape[1]]
-        found = fit(given, face, crop.matrix)
+        found = fit(crop.inner(margin), face, crop.matrix)
         return (crop, None) if found is None else self._memory.realigned(crop, found, frame, margin)
 
     def _run(self, crops: list[Crop], fits: list[Fit | None]) -> list[Patch]:
         """Restored with the motion that is surely known or else found; again where that turns out to be wrong."""
         given = np.stack([self._seen(crop) for crop in crops])
         told = [found if found is not None and found.like >= SURE else None for found in fits]
-        patches = list(_patches(crops, told, self._engine.run(given, known_of(told)), self._settings))
+        patches = list(_answers(crops, told, self._engine.run(given, known_of(told)), self._settings))
         wrong = [
             i
             for i, (found, patch) in enumerate(zip(fits, patches, strict=True))
@@ -113,7 +153,7 @@ class Restoration:
         if wrong:
             told = [fits[i] for i in wrong]
             again = self._engine.run(given[wrong], known_of(told))
-            better = _patches([crops[i] for i in wrong], told, again, self._settings)
+            better = _answers([crops[i] for i in wrong], told, again, self._settings)
             patches = [next(better) if i in wrong else patch for i, patch in enumerate(patches)]
         return [replace(patch, fit=found) for patch, found in zip(patches, fits, strict=True)]
 
@@ -146,7 +186,7 @@ def known_of(fits: list[Fit | None]) -> NDArray[np.float32] | None:
     return np.stack([none if found is None else found.kernel for found in fits])
 
 
-def _patches(
+def _answers(
     crops: list[Crop], fits: list[Fit | None], restored: Restored, settings: EngineSettings
 ) -> Iterator[Patch]:
     for i, (crop, found) in enumerate(zip(crops, fits, strict=True)):

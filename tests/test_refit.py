@@ -257,6 +257,20 @@ def test_each_face_goes_through_the_engine_once_beside_others_that_are_new(engin
         assert counting.told == 0
 
 
+def test_a_face_at_rest_is_asked_about_again_in_every_third_frame_or_once_its_edges_weaken(engine):
+    sharp, moving = wide_face(), smear(wide_face(), kernel_of(DASH))
+    pictures = [sharp] * 7 + [moving, moving, sharp, sharp]
+    items = [found(i, crop_of(picture)) for i, picture in enumerate(pictures)]
+    for settings, asked in ((SETTINGS, [0, 3, 6, 7, 8, 9]), (changed(SETTINGS, still_px=0.0), list(range(11)))):
+        counting = Counting(engine)
+        done = list(Restoration(counting, settings, Stats()).run(items))
+        assert counting.asked == len(asked)
+        patches = [item.patches[0] for item in done]
+        untouched = [np.array_equal(patch.restored, patch.given) for patch in patches]
+        assert untouched == [i not in asked for i in range(11)]
+        assert [patch.strength > 0 for patch in patches] == [i in (7, 8) or not settings.still_px for i in range(11)]
+
+
 def test_later_frames_tell_the_motion_where_no_earlier_one_did(engine):
     settings = changed(SETTINGS, fuse="both")
     items = [found(0, crop_of(smear(wide_face(), kernel_of(HOOK)))), found(1, crop_of(wide_face((1, 1))))]

@@ -239,6 +239,19 @@ def test_what_the_network_makes_a_face_of_is_none_where_no_search_finds_it(smear
         assert not faces_in(rocket, finder, engine)
 
 
+def test_nothing_out_of_focus_behind_a_face_becomes_one(shared):
+    finder = open_finder("mediapipe")
+    with (
+        closing(finder),
+        open_engine("onnxruntime", "fast") as engine,
+        FileSource(shared / "video" / "s18.mp4") as clip,
+    ):
+        stats = Stats()
+        finding = FaceFinding.for_engine(finder, load_settings(None, {}).faces, engine, stats)
+        assert {len(item.crops) for item in finding.run(clip) if isinstance(item, Found)} == {1}
+        assert stats.tracks == 1 and not stats.passed_over
+
+
 class Counting(EchoEngine):
     """Counts its crops, and may fail."""
 

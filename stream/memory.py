@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from stream.faces import align
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
 from stream.frame import Crop, Fit, Frame, Patch, Picture, Seen
-from stream.motion import need
-from stream.refit import NOWHERE, likeness, middle_of, moved, to_grey, warped
+from stream.motion import middle_of, need
+from stream.refit import NOWHERE, likeness, moved, to_grey, warped
 from stream.region import cut_crop
 
 SHARP = 1.0  # expected squared error, of 255, of a sharp face,

@@ -32,6 +32,13 @@ def motion_of(kernel: NDArray[np.float32], matrix: NDArray[np.float64]) -> Motio
     return Motion(float(np.sqrt(max(covariance.trace(), 0.0))), length, direction)
 
 
+def middle_of(kernel: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Where the centre of mass of a square kernel is: px right and down of its middle."""
+    rows, columns = np.indices(kernel.shape) - kernel.shape[0] // 2
+    off: NDArray[np.float64] = np.array([(columns * kernel).sum(), (rows * kernel).sum()]) / max(kernel.sum(), 1e-9)
+    return off
+
+
 def smeared(picture: Picture, kernel: NDArray[np.float32]) -> Picture:
     """A picture (H, W) or (H, W, 3), its border repeated, as the motion of that kernel smears it."""
     import cv2

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
 from stream.faces.second_look import sharpness
 from stream.frame import Fit, Patch, Picture
-from stream.motion import motion_of, smeared
+from stream.motion import middle_of, motion_of, smeared
 
 SOFTER = 0.9  # of the known face's sharpness, from which a crop that has less is worth the fit
 LEAST_PX = 2.5  # spread of the motion, in px of the crop, from which the fit is better than the network
@@ -163,13 +163,6 @@ def without_noise(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     parts = cv2.connectedComponents(kept, connectivity=8)[1]
     weight = np.bincount(parts.ravel(), (kernel * kept).ravel())
     return np.where((weight >= APART * weight.max())[parts] & (kept > 0), kernel, np.float32(0))
-
-
-def middle_of(kernel: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Where the centre of mass of a square kernel is: px right and down of its middle."""
-    rows, columns = np.indices(kernel.shape) - kernel.shape[0] // 2
-    off: NDArray[np.float64] = np.array([(columns * kernel).sum(), (rows * kernel).sum()]) / max(kernel.sum(), 1e-9)
-    return off
 
 
 def likeness(grey: Picture, kernel: NDArray[np.float32], seen: Picture) -> Picture:

@@ -17,7 +17,7 @@ from stream.faces import align
 from stream.faces.align import scale_of
 from stream.faces.finder import Finder
 from stream.frame import Face, Picture
-from stream.motion import motion_of
+from stream.motion import middle_of, motion_of
 
 log = logging.getLogger(__name__)
 SHARP = 0.45  # edges beside contrast, from which a face needs no second look
@@ -39,6 +39,7 @@ class Restored(NamedTuple):
     matrix: NDArray[np.float64]  # image px to crop px
     picture: NDArray[np.uint8]  # the crop, restored, and SURROUNDINGS
     spread_px: float  # of the motion that was found, 0 where the face is sharp, or too dim to tell
+    off: NDArray[np.float64]  # px of the image from where it is restored to where a long motion's middle says it is
 
 
 class SecondLook(Finder):
@@ -89,13 +90,15 @@ class SecondLook(Finder):
         spec, edge = self._engine.spec, SURROUNDINGS
         inside = picture[edge:-edge, edge:-edge]
         if sharpness(inside) > SHARP or inside[align.INNER].mean(2).std() < DIM:
-            return Restored(matrix, picture, 0.0)
+            return Restored(matrix, picture, 0.0, np.zeros(2))
         cut = edge - spec.margin
         crop = np.concatenate([picture[cut : picture.shape[0] - cut, cut : picture.shape[1] - cut]] * spec.frames, 2)
         done = self._engine.run(crop[None])
         picture[edge:-edge, edge:-edge] = done.crops[0]
         assert done.kernels is not None
-        return Restored(matrix, picture, motion_of(done.kernels[0], matrix).spread_px)
+        spread = motion_of(done.kernels[0], matrix).spread_px
+        off = middle_of(done.kernels[0]) if spread > VERY_SMEARED else np.zeros(2)
+        return Restored(matrix, picture, spread, np.linalg.inv(matrix[:, :2]) @ off)
 
     def _seen(self, restored: Restored, points: NDArray[np.float64]) -> Face | None:
         """The face that the finder sees once it is restored, px of the image; None if it sees none near its points."""
@@ -106,7 +109,7 @@ class SecondLook(Finder):
 
         def back(points: NDArray[np.float64]) -> NDArray[np.float64]:
             crop = align.apply(align.inverse(into), points) - SURROUNDINGS
-            return align.apply(align.inverse(restored.matrix), crop)
+            return align.apply(align.inverse(restored.matrix), crop) + restored.off
 
         seen = back(found.landmarks)
         if distance(seen, points) > FAR * float(np.hypot(*(points[1] - points[0]))):

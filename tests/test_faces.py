@@ -279,6 +279,24 @@ def test_points_of_a_smeared_face_are_read_better_in_the_restored_one(photograph
         assert error(again.look(smeared)) < 0.75 * error(finder.look(smeared))
 
 
+@pytest.mark.parametrize(("half_px", "counts"), [(5, False), (10, True)])
+def test_the_middle_of_a_long_motion_tells_where_the_face_is(photograph, half_px, counts):
+    class Telling(EchoEngine):
+        def run(self, crops, known=None):
+            kernels = np.zeros((len(crops), 33, 33), np.float32)
+            kernels[:, 16 + self.off[1], 16 + self.off[0] - half_px : 17 + self.off[0] + half_px] = 1
+            return super().run(crops)._replace(kernels=kernels / (2 * half_px + 1))
+
+    smeared, engine, seen = cv2.blur(np.ascontiguousarray(photograph[:256, 97:353]), (21, 3)), Telling(16), []
+    with closing(open_finder("mediapipe")) as finder:
+        for engine.off in (0, 0), (6, -4):
+            face = SecondLook(finder, engine).look(smeared)
+            assert face.is_restored
+            seen.append(face.landmarks.mean(0))
+    moved = (seen[1] - seen[0]) * align.scale_of(align.similarity(face.landmarks))
+    assert np.allclose(moved, np.array([6, -4]) * counts, atol=1.5)
+
+
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_points_go_into_a_view_and_back(clip, rotation):
     with FileSource(clip("plain.mp4")) as source:

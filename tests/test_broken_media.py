@@ -1,6 +1,7 @@
 """Recordings as they come from cameras and disks: joined, cut, mis-timed, oddly named."""
 
 import shutil
+import struct
 from fractions import Fraction
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ import pytest
 
 from stream.config import load_settings
 from stream.frame import Frame
+from stream.media.jpeg import described
 from stream.media.sink import FileSink
 from stream.media.source import FileSource
 from zoo import frames_of, packets_of
@@ -144,6 +146,45 @@ def test_a_still_keeps_its_contrast_in_another_format(pair, photograph, tmp_path
     names = (f"in.{pair[0]}", f"out.{pair[1]}")
     a, b = (np.asarray(Image.open(tmp_path / name).convert("RGB"), float) for name in names)
     assert abs(a.std() - b.std()) < 1 and np.abs(a - b).mean() < 4
+
+
+def test_a_photograph_keeps_its_date_its_place_and_its_colours(unsmear, photograph, tmp_path):
+    from PIL import Image, ImageCms
+
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0132], exif[0x0112] = "Maker", "2024:01:02 03:04:05", 6  # turned by a quarter
+    exif.get_ifd(0x8825)[1] = "N"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    turned = Image.fromarray(np.ascontiguousarray(np.rot90(photograph[:, :400])))
+    turned.save(tmp_path / "in.jpg", quality=95, exif=exif, icc_profile=profile, xmp=b"<x:xmpmeta/>", comment="no")
+    turned.save(tmp_path / "in.png")
+    for name, kept in (("in.jpg", True), ("in.png", False)):
+        done = unsmear("restore", name, "-o", f"{name}.jpg", "--engine", "echo")
+        assert done.returncode == 0, done.stderr
+        with Image.open(tmp_path / f"{name}.jpg") as out:
+            assert out.size == ((400, 512) if kept else (512, 400))
+            assert b"never evidence of identity" in out.info["comment"]
+            told = out.getexif()
+            assert (told.get(0x010F), told.get(0x0132)) == (("Maker", "2024:01:02 03:04:05") if kept else (None, None))
+            assert told.get(0x0112, 1) == 1 and told.get_ifd(0x8825).get(1) == ("N" if kept else None)
+            assert (out.info.get("icc_profile"), out.info.get("xmp")) == (
+                (profile, b"<x:xmpmeta/>") if kept else (None, None)
+            )
+            assert np.asarray(out).std() > 20
+
+
+@pytest.mark.parametrize("torn", [b"", b"XX\0*", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
+def test_exif_data_that_cannot_be_read_are_left_out(torn):
+    def file(*segments):
+        return (
+            b"\xff\xd8" + b"".join(b"\xff" + m + struct.pack(">H", len(b) + 2) + b for m, b in segments) + b"\xff\xda"
+        )
+
+    source = file((b"\xe1", b"Exif\0\0" + torn), (b"\xe2", b"ICC_PROFILE\0x"), (b"\xe2", b"MPF\0x"))
+    wanted = file((b"\xe0", b"JFIF"), (b"\xe2", b"ICC_PROFILE\0x"), (b"\xfe", b"note"), (b"\xdb", b"tables"))
+    picture = file((b"\xe0", b"JFIF"), (b"\xfe", b"Lavc"), (b"\xdb", b"tables"))
+    assert described(picture, source, "note") == described(picture, wanted, "note") == wanted
+    assert described(file(), source[:9], "note") == file((b"\xfe", b"note"))
 
 
 def test_grey_with_transparency_keeps_it(photograph, tmp_path):

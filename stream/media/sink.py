@@ -19,6 +19,7 @@ from stream.errors import OutputError, UsageError
 from stream.frame import Frame, Packet
 from stream.media.decoded import reason
 from stream.media.encode import PRESETS, EncoderSettings, encoder_options, picture_of, pixel_format
+from stream.media.jpeg import described
 from stream.media.source import SourceInfo
 
 NOTE = "Faces restored by a neural network: a plausible guess, never evidence of identity."
@@ -114,6 +115,8 @@ class FileSink:
             if self._video is not None:
                 self._container.mux(self._video.encode(None))
             self._container.close()
+            if self._source.still and self._encoder == "mjpeg":
+                self._part.write_bytes(described(self._part.read_bytes(), self._source.path.read_bytes(), NOTE))
             self._part.replace(path)
         except (av.error.FFmpegError, OSError) as error:
             raise OutputError(f"cannot write {path}: {reason(error)}") from error

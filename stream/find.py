@@ -70,6 +70,7 @@ class FaceFinding:
     ) -> None:
         """Crops have `margin` px of surroundings. For `ids` see `Tracker`."""
         self._finder, self._settings, self._margin, self._stats = finder, settings, margin, stats
+        self._restores = isinstance(finder, SecondLook)
         self._tracker = Tracker(settings.max_gap_frames, ids)
         self._signature: NDArray[np.float32] | None = None
         self._last: Frame | None = None
@@ -184,21 +185,21 @@ class FaceFinding:
         for rect in [whole, *small] if everywhere else [one]:
             view = View(frame, rect, self._finder.side_px)
             for row in self._finder.search(view.image):
-                if row[4] < (DOUBTFUL if self._settings.second_look else LIKELY):
+                if row[4] < (DOUBTFUL if self._restores else LIKELY):
                     continue
                 box = view.box_to_frame(row[:4])
                 if any(overlap(box, t.face.box) > SAME for t in self._tracker.tracks):
                     continue
-                face = self._face_in(frame, box, float(row[4]))
+                ought = view.to_frame((row[:2] + row[2:4]) / 2 + (row[2] - row[0]) * IN_BOX)
+                face = self._face_in(frame, box, float(row[4]), ought)
                 if face is not None and self._tracker.add(face, with_scene=everywhere):
                     self._stats.tracks += 1
 
-    def _face_in(self, frame: Frame, box: NDArray[np.float64], score: float) -> Face | None:
+    def _face_in(self, frame: Frame, box: NDArray[np.float64], score: float, ought: NDArray[np.float64]) -> Face | None:
         """The face in a box that a search found with that score. Where none is seen, and there surely is one, it may be
-        once it is restored where its points ought to be."""
-        middle, width = (box[:2] + box[2:]) / 2, float(box[2] - box[0])
-        for points in (None, middle + width * IN_BOX) if score >= SURE else (None,):
-            face = self._look(frame, middle, 1.8 * width, points)
+        once it is restored where its points `ought` to be."""
+        for points in (None, ought) if score >= SURE and self._restores else (None,):
+            face = self._look(frame, (box[:2] + box[2:]) / 2, 1.8 * float(box[2] - box[0]), points)
             if face is None:
                 continue
             clear = face.score >= CLEAR

@@ -70,7 +70,7 @@ class Restoration:
         items = [item for item in waiting if isinstance(item, Found)]
         crops = [crop for item in items for crop in item.crops]
         if items and items[0].frame.index != self._last + 1:
-            self._before = {}
+            self._before, self._rests = {}, {}
         with self._stats.timed("restore"):
             patches = self._patches(crops, items[0].frame) if items else []
             if items:
@@ -93,7 +93,12 @@ class Restoration:
 
     def _patches(self, crops: list[Crop], frame: Frame) -> list[Patch | None]:
         """What comes of each crop, None where the engine failed; `frame` is that of the first."""
-        patches = [self._at_rest(crop) for crop in crops]
+        patches: list[Patch | None] = []
+        doubted: set[int] = set()  # tracks of which an answer is awaited
+        for crop in crops:
+            patches.append(None if crop.track.id in doubted else self._at_rest(crop))
+            if patches[-1] is None:
+                doubted.add(crop.track.id)
         asked = [i for i, patch in enumerate(patches) if patch is None]
         for start in range(0, len(asked), self._settings.batch):
             at = asked[start : start + self._settings.batch]

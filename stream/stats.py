@@ -14,7 +14,7 @@ class Stats:
 
     def __init__(self) -> None:
         self.frames = 0
-        self.faces = 0  # that went through the engine, once a frame
+        self.faces = 0  # once a frame, but for those at which the engine failed
         self.faces_restored = 0  # those of them that were not sharp already
         self.frames_with_faces = 0
         self.tracks = 0

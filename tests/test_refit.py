@@ -271,6 +271,21 @@ def test_a_face_at_rest_is_asked_about_again_in_every_third_frame_or_once_its_ed
         assert [patch.strength > 0 for patch in patches] == [i in (7, 8) or not settings.still_px for i in range(11)]
 
 
+@pytest.mark.parametrize("batch", [1, 4, 8])
+def test_a_face_that_moves_is_not_at_rest_by_an_older_answer(engine, batch, monkeypatch):
+    monkeypatch.setattr("stream.restore.sharpness", lambda _: 1.0)  # of a motion that edges do not tell
+    pictures = [wide_face()] * 9 + [smear(wide_face(), kernel_of(DASH))] * 7
+    items = [found(i, crop_of(picture)) for i, picture in enumerate(pictures)]
+    settings = changed(SETTINGS, fuse="none", batch=batch)
+    done = [item.patches[0] for item in Restoration(engine, settings, Stats()).run(items)]
+    restored = [i for i, patch in enumerate(done) if patch.strength > 0]
+    assert 9 <= restored[0] <= 11 and restored == list(range(restored[0], 16)), "two frames are missed at most"
+    late = [found(0, crop_of(pictures[0])), found(200, crop_of(pictures[0]))]
+    counting = Counting(engine)
+    list(Restoration(counting, settings, Stats()).run(late))
+    assert counting.asked == 2, "what was at rest long ago may move now"
+
+
 def test_later_frames_tell_the_motion_where_no_earlier_one_did(engine):
     settings = changed(SETTINGS, fuse="both")
     items = [found(0, crop_of(smear(wide_face(), kernel_of(HOOK)))), found(1, crop_of(wide_face((1, 1))))]

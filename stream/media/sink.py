@@ -116,7 +116,7 @@ class FileSink:
                 self._container.mux(self._video.encode(None))
             self._container.close()
             if self._source.still and self._encoder == "mjpeg":
-                self._part.write_bytes(described(self._part.read_bytes(), self._source.path.read_bytes(), NOTE))
+                self._describe_picture()
             self._part.replace(path)
         except (av.error.FFmpegError, OSError) as error:
             raise OutputError(f"cannot write {path}: {reason(error)}") from error
@@ -212,6 +212,13 @@ class FileSink:
                 chapters.append({**chapter, "start": int(max(start, Fraction(0)) / base), "end": int(end / base)})
         if chapters:
             self._container.set_chapters(chapters)
+
+    def _describe_picture(self) -> None:
+        source = b""
+        with suppress(OSError):  # it may have gone: the picture is there
+            source = self._source.path.read_bytes()
+        context = self._video.codec_context
+        self._part.write_bytes(described(self._part.read_bytes(), source, NOTE, (context.width, context.height)))
 
     def _copy(self, item: Packet) -> None:
         stream = self._copied.get(item.stream)

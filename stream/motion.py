@@ -1,11 +1,11 @@
-"""What a kernel says of a face: how far it moved during the exposure, which way, and whether it needs restoring."""
+"""How far a face moved during the exposure, which way, and whether it needs restoring: by a kernel, or by its edges."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.faces.align import scale_of
+from stream.faces.align import INNER, scale_of
 from stream.frame import Motion, Picture
 
 NOISE = 0.02  # of a kernel's highest value: what lies below is no motion
@@ -52,3 +52,12 @@ def need(motion: Motion, still_px: float) -> float:
         return 1.0
     share = float(np.clip((motion.spread_px / still_px - 1) / (FULL - 1), 0, 1))
     return share * share * (3 - 2 * share)
+
+
+def sharpness(crop: NDArray[np.uint8] | Picture) -> float:
+    """Edges beside contrast of a crop (112, 96, 3) at half its size, in the face itself: .45 to .9 of sharp faces,
+    .2 to .5 of smeared ones."""
+    import cv2
+
+    half = cv2.resize(crop[INNER], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).mean(2, dtype=np.float32)
+    return float(cv2.Laplacian(half, cv2.CV_32F).std() / (half.std() + 2))

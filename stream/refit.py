@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
-from stream.faces.second_look import sharpness
 from stream.frame import Fit, Patch, Picture
-from stream.motion import middle_of, motion_of, smeared
+from stream.motion import middle_of, motion_of, sharpness, smeared
 
 SOFTER = 0.9  # of the known face's sharpness, from which a crop that has less is worth the fit
 LEAST_PX = 2.5  # spread of the motion, in px of the crop, from which the fit is better than the network

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from engine import Engine, EngineError, ModelSpec, Restored, unknown
 from stream.config import EngineSettings
-from stream.faces.second_look import sharpness
 from stream.frame import MOST_WAITING, Crop, Fit, Found, Frame, Mended, Motion, Packet, Patch
 from stream.memory import Memory
-from stream.motion import motion_of, need
+from stream.motion import motion_of, need, sharpness
 from stream.refit import SURE, fit, is_better, placed
 from stream.stats import Stats
 

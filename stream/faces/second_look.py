@@ -16,17 +16,15 @@ from engine import Engine, EngineError
 from stream.faces import align
 from stream.faces.align import scale_of
 from stream.faces.finder import Finder
-from stream.frame import Face, Picture
-from stream.motion import middle_of, motion_of
+from stream.frame import Face
+from stream.motion import middle_of, motion_of, sharpness
 
 log = logging.getLogger(__name__)
 SHARP = 0.45  # edges beside contrast, from which a face needs no second look
 SMEARED = 1.5  # spread of the motion, px of the crop, from which it does,
 VERY_SMEARED = 5.0  # and a third one
 DIM = 7.0  # contrast (RMS, of 255) from which it can tell: smeared by 27 px, faces in daylight have 16 and more
-CLEAR = (
-    0.55  # score from which a face was seen clearly: a network makes something like one of a flower pot, out of focus
-)
+CLEAR = 0.55  # score from which a face was seen clearly: what a network makes of a flower pot has less
 SURROUNDINGS = 40  # px around the crop, in its scale, that a finder sees of what the restored face stands in
 ASTRAY = 4.0  # times that spread may points be off,
 NEAR = 2.0  # and px of the crop without any
@@ -57,7 +55,8 @@ class SecondLook(Finder):
 
     def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None) -> Face | None:
         """See `Finder.look`. The more a face is smeared, the further may its points be off: where it was seen last is
-        then the better place to restore it at, unless it has moved further than its smear explains."""
+        then the better place to restore it at, unless it has moved further than its smear explains. The score of one
+        that is hardly seen otherwise, or new, is that of a search of its restoration."""
         face = self._finder.look(image, last)
         try:
             if last is not None:
@@ -139,12 +138,3 @@ class SecondLook(Finder):
 def distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """The mean distance of points (N, 2)."""
     return float(np.hypot(*(a - b).T).mean())
-
-
-def sharpness(crop: NDArray[np.uint8] | Picture) -> float:
-    """Edges beside contrast of a crop (112, 96, 3) at half its size, in the face itself: .45 to .9 of sharp faces,
-    .2 to .5 of smeared ones."""
-    import cv2
-
-    half = cv2.resize(crop[align.INNER], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).mean(2, dtype=np.float32)
-    return float(cv2.Laplacian(half, cv2.CV_32F).std() / (half.std() + 2))

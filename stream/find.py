@@ -218,17 +218,22 @@ class FaceFinding:
     def _again(self, frame: Frame, track: Track) -> Face | None:
         box = track.face.box
         side = LOOK * float(max(box[2:] - box[:2]))
-        face = self._look(frame, (box[:2] + box[2:]) / 2, side, track.face.landmarks)
+        face = self._look(frame, (box[:2] + box[2:]) / 2, side, track.face.landmarks, track.id)
         return face if face is not None and face.score >= DOUBTFUL and overlap(face.box, box) > 0.1 else None
 
     def _look(
-        self, frame: Frame, centre: NDArray[np.float64], side: float, last: NDArray[np.float64] | None = None
+        self,
+        frame: Frame,
+        centre: NDArray[np.float64],
+        side: float,
+        last: NDArray[np.float64] | None = None,
+        track: int = 0,
     ) -> Face | None:
         # Even numbers are whole chroma samples: the square that is read is the one that was asked for.
         half = max(round(side / 4) * 2, 8)
         x, y = round(float(centre[0]) / 2) * 2, round(float(centre[1]) / 2) * 2
         view = View(frame, (x - half, y - half, x + half, y + half), self._finder.side_px)
-        face = self._finder.look(view.image, None if last is None else view.from_frame(last))
+        face = self._finder.look(view.image, None if last is None else view.from_frame(last), track)
         if face is None:
             return None
         return replace(face, box=view.box_to_frame(face.box), landmarks=view.to_frame(face.landmarks))

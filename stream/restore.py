@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +14,12 @@ from stream.frame import MOST_WAITING, Crop, Fit, Found, Frame, Mended, Motion, 
 from stream.memory import Memory
 from stream.motion import motion_of, need, sharpness
 from stream.refit import SURE, fit, is_better, placed
+from stream.rest import Resting
 from stream.stats import Stats
 
 FAILED = "left as they were because the engine failed"
 LOOK_AHEAD = 8  # frames that wait for a batch to fill, at most
 CALM = 0.8  # times `still_px` at most was the motion of a face at rest: one about which the engine is not asked
-RESTS = 2  # times in turn, while its edges have
-AS_SHARP = 0.97  # of their strength then: docs/performance.md has what that saves and what it misses
-
-
-@dataclass(slots=True)
-class Rest:
-    """A face that has hardly moved."""
-
-    patch: Patch  # when the engine was last asked
-    sharpness: float
-    times: int = 0  # that it was not asked since
 
 
 class Restoration:
@@ -48,7 +38,7 @@ class Restoration:
         self._refits = settings.refit and remembers and engine.spec.kernels
         self._last = -1  # frame, and its faces:
         self._before: dict[int, NDArray[np.uint8]] = {}  # track -> (112, 96, 3), as it came where it was sharp
-        self._rests: dict[int, Rest] = {}  # by track
+        self._resting: Resting[Patch] = Resting()
 
     def run(self, items: Iterable[Found | Packet]) -> Iterator[Mended | Packet]:
         """The stage: batches are filled across frames, where one need not know the one before; order is kept."""
@@ -69,13 +59,13 @@ class Restoration:
         items = [item for item in waiting if isinstance(item, Found)]
         crops = [crop for item in items for crop in item.crops]
         if items and items[0].frame.index != self._last + 1:
-            self._before, self._rests = {}, {}
+            self._before = {}
+            self._resting.clear()
         with self._stats.timed("restore"):
             patches = self._patches(crops, items[0].frame) if items else []
             if items:
                 done = [patch for patch in patches if patch is not None]
                 self._before = {p.crop.track.id: p.restored if p.strength > 0 else p.given for p in done}
-                self._rests = {id: rest for id, rest in self._rests.items() if id in self._before}
                 self._last = items[-1].frame.index
         ready = iter(patches)
         for item in waiting:
@@ -116,22 +106,16 @@ class Restoration:
 
     def _at_rest(self, crop: Crop) -> Patch | None:
         """The crop as it came, with the motion last told, where the engine need not be asked."""
-        rest = self._rests.get(crop.track.id)
-        if rest is None:
-            return None
         given = crop.inner(self._engine.spec.margin)
-        if rest.times >= RESTS or sharpness(given) <= AS_SHARP * rest.sharpness:
-            rest.times = 0
-            return None
-        rest.times += 1
-        return replace(rest.patch, crop=crop, restored=given, strength=0.0, fit=None)
+        before = self._resting.answer(crop.track.id, sharpness(given))
+        return None if before is None else replace(before, crop=crop, restored=given, strength=0.0, fit=None)
 
     def _watch(self, patch: Patch) -> None:
         """Let a face rest that hardly moved."""
         if patch.motion is not None and patch.motion.spread_px < CALM * self._settings.still_px:
-            self._rests[patch.crop.track.id] = Rest(patch, sharpness(patch.given))
+            self._resting.begin(patch.crop.track.id, patch, sharpness(patch.given))
         else:
-            self._rests.pop(patch.crop.track.id, None)
+            self._resting.end(patch.crop.track.id)
 
     def _fit(self, crop: Crop, frame: Frame) -> tuple[Crop, Fit | None]:
         """The motion that the frames before tell, where they do and have shown the face sharper; and the crop, cut anew

@@ -347,7 +347,7 @@ def test_a_face_that_only_its_restoration_shows_is_as_clear_as_a_search_finds_it
     class Blind:
         side_px, search = finder.side_px, finder.search
 
-        def look(self, image, last=None):
+        def look(self, image, last=None, track=0):
             return None if image is smeared else finder.look(image)
 
     with open_engine("onnxruntime", "fast") as engine:
@@ -380,6 +380,22 @@ def test_a_sharp_face_is_looked_at_once_and_nothing_depends_on_the_engine(photog
         failing = SecondLook(finder, Counting(engine, fails=True))
         assert np.array_equal(failing.look(smeared).landmarks, finder.look(smeared).landmarks)
         assert SecondLook(finder, counting).look(np.zeros((256, 256, 3), np.uint8)) is None
+
+
+def test_about_a_soft_face_that_is_followed_the_engine_is_not_asked_each_time_until_its_edges_weaken(
+    photograph, finder
+):
+    soft = cv2.GaussianBlur(np.ascontiguousarray(photograph[:256, 97:353]), (0, 0), 1.7)
+    there = finder.look(soft).landmarks
+    with open_engine("onnxruntime", "fast") as engine:
+        counting = Counting(engine)
+        look = SecondLook(finder, counting).look
+        asked = []
+        for image, track in [(soft, 1)] * 5 + [(soft, 2), (cv2.blur(soft, (31, 3)), 1), (soft, 1)] + [(soft, 0)] * 2:
+            before = counting.crops
+            assert look(image, there, track) is not None
+            asked.append(counting.crops > before)
+    assert asked == [True, False, False, True, False, True, True, True, True, True]
 
 
 @pytest.mark.parametrize("depth", [8, 10])
@@ -433,7 +449,7 @@ def test_a_face_that_is_missed_goes_on_with_the_picture(clip, finder, monkeypatc
         frames = [item for item in source if isinstance(item, Frame)]
     finding = FaceFinding(finder, settings, 0, Stats())
     tracks = [found.crops[0].track for found in finding.run(frames[:4])]
-    monkeypatch.setattr(finder, "look", lambda image, last: None)
+    monkeypatch.setattr(finder, "look", lambda image, last, track: None)
     tracks += [found.crops[0].track for found in finding.run(frames[4:])]
     assert [track.lost for track in tracks] == [0, 0, 0, 0, *range(1, 9)]
     x = [track.face.landmarks[:2].mean(0)[0] for track in tracks]

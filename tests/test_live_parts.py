@@ -325,7 +325,7 @@ class OneFace:
         side = image.shape[0]
         return np.array([[side * 0.4, side * 0.3, side * 0.6, side * 0.6, 0.9]])
 
-    def look(self, image, last=None):
+    def look(self, image, last=None, track=0):
         side = float(image.shape[0])
         points = np.array([[0.42, 0.45], [0.58, 0.45], [0.5, 0.52], [0.44, 0.6], [0.56, 0.6]]) * side
         return Face(np.array([0.3, 0.3, 0.7, 0.75]) * side, points, 0.9)

@@ -25,9 +25,10 @@ class Finder(Protocol):
         """Boxes and scores (N, 5) of the faces in a square picture (side, side, 3): x0 y0 x1 y1 px, score 0..1."""
         ...
 
-    def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None) -> Face | None:
+    def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None, track: int = 0) -> Face | None:
         """The one face in the middle of a square picture, with its points; None if there is none. `last` is where its
-        points (5, 2) were when it was seen before, px of the picture: help for whoever finds them hard to see."""
+        points (5, 2) were when it was seen before, px of the picture: help for whoever finds them hard to see. `track`
+        is its number where it is followed, for whoever remembers something of it."""
         ...
 
     def close(self) -> None:

@@ -85,7 +85,7 @@ class MediaPipeFinder:
         ]
         return np.array(rows, np.float64).reshape(-1, 5)
 
-    def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None) -> Face | None:
+    def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None, track: int = 0) -> Face | None:
         """See `Finder.look`."""
         with self._hushed():
             found = self._landmarker.detect(self._picture(image)).face_landmarks

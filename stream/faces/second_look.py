@@ -18,6 +18,7 @@ from stream.faces.align import scale_of
 from stream.faces.finder import Finder
 from stream.frame import Face
 from stream.motion import middle_of, motion_of, sharpness
+from stream.rest import Resting
 
 log = logging.getLogger(__name__)
 SHARP = 0.45  # edges beside contrast, from which a face needs no second look
@@ -47,27 +48,29 @@ class SecondLook(Finder):
     def __init__(self, finder: Finder, engine: Engine) -> None:
         """Neither is closed with it."""
         self._finder, self._engine = finder, engine
+        self._resting: Resting[float] = Resting()  # spread of the motion that was last found
         self.side_px = finder.side_px
 
     def search(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         """See `Finder.search`."""
         return self._finder.search(image)
 
-    def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None) -> Face | None:
+    def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None, track: int = 0) -> Face | None:
         """See `Finder.look`. The more a face is smeared, the further may its points be off: where it was seen last is
         then the better place to restore it at, unless it has moved further than its smear explains. The score of one
-        that is hardly seen otherwise, or new, is that of a search of its restoration."""
+        that is hardly seen otherwise, or new, is that of a search of its restoration. About one that is followed, and
+        hardly moved, the engine is not asked each time."""
         face = self._finder.look(image, last)
         try:
             if last is not None:
-                there = self._restored(image, last)
+                there = self._restored(image, last, track)
                 reach = max(ASTRAY * there.spread_px, NEAR) / scale_of(there.matrix)
                 if face is None or distance(face.landmarks, last) < reach:
                     again = None if there.spread_px < SMEARED else self._seen(there, last)
                     if again is not None and (face is None or face.score < CLEAR):
                         again = replace(again, score=self._clearness(there))
                     return again if again is not None and (face is None or again.score >= face.score) else face
-            if face is None or (first := self._restored(image, face.landmarks)).spread_px < SMEARED:
+            if face is None or (first := self._restored(image, face.landmarks, track)).spread_px < SMEARED:
                 return face
             again, where = self._seen(first, face.landmarks) or face, first
             if first.spread_px > VERY_SMEARED:
@@ -82,20 +85,27 @@ class SecondLook(Finder):
     def close(self) -> None:
         """See `Finder.close`."""
 
-    def _restored(self, image: NDArray[np.uint8], points: NDArray[np.float64]) -> Restored:
+    def _restored(self, image: NDArray[np.uint8], points: NDArray[np.float64], track: int = 0) -> Restored:
         """The face as the network makes it, where its points are there."""
         matrix = align.similarity(points)
         picture = align.warp(image, matrix, SURROUNDINGS)
         spec, edge = self._engine.spec, SURROUNDINGS
         inside = picture[edge:-edge, edge:-edge]
-        if sharpness(inside) > SHARP or inside[align.INNER].mean(2).std() < DIM:
+        edges = sharpness(inside)
+        if edges > SHARP or inside[align.INNER].mean(2).std() < DIM:
             return Restored(matrix, picture, 0.0, np.zeros(2))
+        if track and (known := self._resting.answer(track, edges)) is not None:
+            return Restored(matrix, picture, known, np.zeros(2))
         cut = edge - spec.margin
         crop = np.concatenate([picture[cut : picture.shape[0] - cut, cut : picture.shape[1] - cut]] * spec.frames, 2)
         done = self._engine.run(crop[None])
         picture[edge:-edge, edge:-edge] = done.crops[0]
         assert done.kernels is not None
         spread = motion_of(done.kernels[0], matrix).spread_px
+        if track and spread < SMEARED:
+            self._resting.begin(track, spread, edges)
+        elif track:
+            self._resting.end(track)
         off = middle_of(done.kernels[0]) if spread > VERY_SMEARED else np.zeros(2)
         return Restored(matrix, picture, spread, np.linalg.inv(matrix[:, :2]) @ off)
 

@@ -40,7 +40,7 @@ class YuNetFinder:
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1)
         return np.concatenate([boxes, rows[:, 14:15]], 1)
 
-    def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None) -> Face | None:
+    def look(self, image: NDArray[np.uint8], last: NDArray[np.float64] | None = None, track: int = 0) -> Face | None:
         """See `Finder.look`."""
         rows = self._detect(image)
         if not len(rows):

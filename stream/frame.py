@@ -126,7 +126,7 @@ class Patch:
     """What the engine made of a crop."""
 
     crop: Crop
-    restored: NDArray[np.uint8]  # (112, 96, 3) RGB
+    restored: NDArray[np.uint8] | Picture  # (112, 96, 3) RGB, of 255; not rounded once neighbours count in it
     strength: float  # 0..1, how much of the change is pasted
     kernel: NDArray[np.float32] | None = None  # (33, 33) in px of the crop: what smeared it, where the model tells
     motion: Motion | None = None  # the same in figures

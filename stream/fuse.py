@@ -83,7 +83,7 @@ class Fusion:
             return patch
         if patch.is_refitted and earlier is not None and earlier.like >= found.like:
             return patch
-        image = behind(patch.crop.image, np.clip(face + 0.5, 0, 255).astype(np.uint8), self._engine.spec)
+        image = behind(patch.crop.image, face, self._engine.spec)
         try:
             restored = self._engine.run(image[None], found.kernel[None])
         except EngineError as error:  # what it restored before stands
@@ -99,7 +99,6 @@ def fused(item: Mended, *told: tuple[Seen | None, ...]) -> Mended:
     for patch, *seen in zip(item.patches, *(each for each in told if each), strict=True):
         known = [one for one in seen if one is not None]
         if known:
-            picture = added(own(patch), *known).picture
-            patch = replace(patch, restored=np.clip(picture + 0.5, 0, 255).astype(np.uint8))
+            patch = replace(patch, restored=np.clip(added(own(patch), *known).picture, 0, 255))
         patches.append(patch)
     return Mended(item.frame, tuple(patches))

@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from stream.annotate import annotate
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, SIZE
-from stream.frame import Frame, Mended, Packet, Patch, Plane
+from stream.frame import Frame, Mended, Packet, Patch, Picture, Plane
 from stream.media.color import add_change
 from stream.motion import smeared
+from stream.refit import shown
 from stream.region import crop_rect
 from stream.stats import Stats
 
-SLOW_PX = 24.0  # sigma of the low-pass below which a restored face has to be what it was, px of the crop
+SLOW_PX = 24.0  # sigma of the low-pass below which a restored face has to be what it was, px of the crop,
+SLIGHT = 1.0  # but for so much (of 255): to follow that from frame to frame would flicker
 COARSE = 8  # px of the crop per px at which that low-pass is computed
-FEATHER_PX = 8.0  # crop px over which the mask falls to nothing at the crop's border
+FEATHER_PX = 5.0  # crop px over which the mask falls to nothing at the crop's border
 
 
 def paste(
@@ -54,22 +56,31 @@ def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
     return replace(frame, planes=tuple(planes))
 
 
-def masked_change(patch: Patch) -> NDArray[np.float32]:
-    """Restored minus input crop, (112, 96, 3) in units of 1/255, times mask and strength; without the slow part that no
-    motion took: smeared again by the motion that was found, the restored face keeps the slow part of its input."""
+def masked_change(patch: Patch) -> Picture:
+    """Restored minus given crop, (112, 96, 3) in units of 1/255, times mask and strength; without the slow part that no
+    motion took: smeared again by the motion that was found, the restored face keeps the slow part of its input, as far
+    as the crop shows what the motion smeared."""
     restored, given = patch.restored.astype(np.float32), patch.given.astype(np.float32)
-    again = restored if patch.kernel is None else smeared(restored, patch.kernel)
-    return (restored - given - slow_part(again - given)) * (mask() * np.float32(patch.strength))[..., None]
+    if patch.kernel is None:
+        slow = slow_part(restored - given, np.ones((CROP_HEIGHT, CROP_WIDTH), np.float32))
+    else:
+        slow = slow_part(smeared(restored, patch.kernel) - given, shown(patch.kernel))
+    return (restored - given - slow) * (mask() * np.float32(patch.strength))[..., None]
 
 
-def slow_part(change: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What of a change (112, 96, 3) varies over more than SLOW_PX."""
+def slow_part(change: Picture, weight: Picture) -> Picture:
+    """What of a change (112, 96, 3) varies over more than SLOW_PX and is more than SLIGHT, each pixel of it by its
+    weight (112, 96)."""
     import cv2
 
-    size = CROP_WIDTH // COARSE, CROP_HEIGHT // COARSE
-    small = cv2.resize(change, size, interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), SLOW_PX / COARSE, borderType=cv2.BORDER_REFLECT)
-    return cv2.resize(small, SIZE, interpolation=cv2.INTER_LINEAR)
+    def low(picture: Picture) -> Picture:
+        size = CROP_WIDTH // COARSE, CROP_HEIGHT // COARSE
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.GaussianBlur(small, (0, 0), SLOW_PX / COARSE, borderType=cv2.BORDER_REFLECT), np.float32)
+
+    slow = low(change * weight[..., None]) / np.maximum(low(weight), 1e-3)[..., None]
+    slow = np.sign(slow) * np.maximum(np.abs(slow) - SLIGHT, 0)
+    return np.asarray(cv2.resize(slow, SIZE, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 @cache

@@ -73,7 +73,7 @@ def fit_kernel(sharp: Picture, seen: Picture, about: NDArray[np.float32] | None 
     that is known `about`, or at half their size first; then where the crop shows all that such a motion smears into a
     pixel."""
     start = _coarse(sharp, seen) if about is None else np.pad(about, REACH - KEPT)
-    return _of_sum_1(_descend(start, sharp, seen, _shown(start), DETAIL_PX, STEPS))
+    return _of_sum_1(_descend(start, sharp, seen, shown(start), DETAIL_PX, STEPS))
 
 
 def _coarse(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
@@ -125,7 +125,7 @@ def _details(picture: Picture, detail_px: float) -> Picture:
     return np.asarray(picture - cv2.GaussianBlur(picture, (0, 0), detail_px), np.float32)
 
 
-def _shown(kernel: NDArray[np.float32]) -> Picture:
+def shown(kernel: NDArray[np.float32]) -> Picture:
     """1 where all that a motion smears into a pixel lies in the crop, RIM px of it left out, 0 where some does not."""
     import cv2
 
@@ -211,7 +211,7 @@ def _of_sum_1(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @cache
 def _blind() -> Picture:
-    """At half the crop's size, as `_shown` is where nothing is known of a motion: 1 but for BLIND_RIM px."""
+    """At half the crop's size, as `shown` is where nothing is known of a motion: 1 but for BLIND_RIM px."""
     import cv2
 
     inside = np.zeros((CROP_HEIGHT // 2, CROP_WIDTH // 2), np.float32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine import Engine, EngineError, ModelSpec, Restored, unknown
 from stream.config import EngineSettings
-from stream.frame import MOST_WAITING, Crop, Fit, Found, Frame, Mended, Motion, Packet, Patch
+from stream.frame import MOST_WAITING, Crop, Fit, Found, Frame, Mended, Motion, Packet, Patch, Picture
 from stream.memory import Memory
 from stream.motion import motion_of, need, sharpness
 from stream.refit import SURE, fit, is_better, placed
@@ -37,7 +37,9 @@ class Restoration:
         self._memory = Memory(settings.still_px) if remembers else None
         self._refits = settings.refit and remembers and engine.spec.kernels
         self._last = -1  # frame, and its faces:
-        self._before: dict[int, NDArray[np.uint8]] = {}  # track -> (112, 96, 3), as it came where it was sharp
+        self._before: dict[
+            int, NDArray[np.uint8] | Picture
+        ] = {}  # track -> (112, 96, 3), as it came where it was sharp
         self._resting: Resting[Patch] = Resting()
 
     def run(self, items: Iterable[Found | Packet]) -> Iterator[Mended | Packet]:
@@ -150,14 +152,14 @@ class Restoration:
         return behind(crop.image, self._before.get(crop.track.id), self._engine.spec)
 
 
-def behind(image: NDArray[np.uint8], before: NDArray[np.uint8] | None, spec: ModelSpec) -> NDArray[np.uint8]:
+def behind(image: NDArray[np.uint8], before: NDArray[np.uint8] | Picture | None, spec: ModelSpec) -> NDArray[np.uint8]:
     """An engine's crop (H, W, 3) with what the frame before showed of the face (112, 96, 3), amid the crop's own
     margin, behind it in the channels, where the model sees two frames."""
     if spec.frames == 1:
         return image
     other, margin = image.copy(), spec.margin
     if before is not None:
-        other[margin : margin + before.shape[0], margin : margin + before.shape[1]] = before
+        other[margin : margin + before.shape[0], margin : margin + before.shape[1]] = np.rint(before)
     return np.concatenate([image, other], 2)
 
 

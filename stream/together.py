@@ -26,8 +26,9 @@ from stream.refit import LEAST_PX, alike, fit_kernel, kept, likeness, to_grey, w
 from stream.restore import strength
 from stream.stats import Stats
 
-NEAR, STEADY = 2, 2  # frames to either side that a face is corrected by, and averaged with:
-WAIT = 2 * (NEAR + STEADY)  # that many later ones are waited for, in two rounds,
+NEAR = (1, 2)  # frames away, to either side, are those by which a face is corrected,
+STEADY = (1, 2), (1, 2, 4)  # and with which it is averaged, in the first round and in the second:
+WAIT = 2 * NEAR[-1] + STEADY[0][-1] + STEADY[1][-1]  # that many later ones are waited for,
 LESS = 0.3  # and each counts by 1 / (1 + LESS n) at n frames' distance
 MOST = 4.0  # times as much as its own picture, at most, does one count that was smeared less
 KNOWN, FLOOR = 0.03, 0.1  # the face as known counts by KNOWN ((10 f)^2 + FLOOR^2) at f cycles a px, a sharp frame by 1
@@ -40,6 +41,7 @@ BETTER = 0.02  # and of it must a fit bring so much
 
 Spectrum = NDArray[np.float32]  # (HEIGHT, WIDTH, 2): real and imaginary parts
 Near = Sequence[tuple[int, Patch]]  # the same face in other frames, and how many frames away that is
+Away = tuple[int, ...]  # numbers of frames, in order
 Step = Callable[[Patch, Near], Patch]
 
 
@@ -56,9 +58,9 @@ class Together:
     def run(self, items: Iterator[Mended | Packet]) -> Iterator[Mended | Packet]:
         """Two rounds of all: packets pass, order is kept, frames wait for WAIT later ones."""
         items = self._stepped(items, NEAR, corrected)
-        items = self._stepped(items, STEADY, lambda *seen: self._fitted(self._steadied(*seen)))
+        items = self._stepped(items, STEADY[0], lambda *seen: self._fitted(self._steadied(*seen)))
         items = self._stepped(items, NEAR, corrected)
-        return self._stepped(items, STEADY, self._steadied)
+        return self._stepped(items, STEADY[1], self._steadied)
 
     def _steadied(self, patch: Patch, near: Near) -> Patch:
         return steadied(patch, near, self._flow)
@@ -66,8 +68,9 @@ class Together:
     def _fitted(self, patch: Patch) -> Patch:
         return refitted(patch, self._settings) if self._settings.refit else patch
 
-    def _stepped(self, items: Iterator[Mended | Packet], reach: int, step: Step) -> Iterator[Mended | Packet]:
-        """Every smeared face through a step that sees it in so many frames before and after as well, as they came."""
+    def _stepped(self, items: Iterator[Mended | Packet], away: Away, step: Step) -> Iterator[Mended | Packet]:
+        """Every smeared face through a step that sees it in frames so far before and after as well, as they came."""
+        reach = away[-1]
         waiting: deque[Mended | Packet] = deque()
         frames: list[Mended] = []  # those that the next one to go sees,
         at = 0  # and which that is of them
@@ -85,17 +88,17 @@ class Together:
                 first = waiting.popleft()
                 if isinstance(first, Mended):
                     with self._stats.timed("fuse"):
-                        first = self._mended(frames, at, reach, step)
+                        first = self._mended(frames, at, away, step)
                     del frames[: max(at + 1 - reach, 0)]
                     at = min(at + 1, reach)
                 yield first
 
-    def _mended(self, frames: list[Mended], at: int, reach: int, step: Step) -> Mended:
+    def _mended(self, frames: list[Mended], at: int, away: Away, step: Step) -> Mended:
         now = frames[at].frame
         around = [
             (n, each)
             for each in frames
-            if 0 < (n := abs(each.frame.index - now.index)) <= reach and apart_s(each.frame, now) <= LONGEST_S
+            if (n := abs(each.frame.index - now.index)) in away and apart_s(each.frame, now) <= LONGEST_S
         ]
         patches = []
         for patch in frames[at].patches:
@@ -142,7 +145,7 @@ def corrected(patch: Patch, near: Near) -> Patch:
         gained += count * cv2.mulSpectrums(_spectrum(trusted), transfer, 0, conjB=True)
         shown += count * np.square(transfer).sum(2)
     more = _picture(gained / shown[..., None])[MARGIN:-MARGIN, MARGIN:-MARGIN, None]
-    return replace(patch, restored=np.clip(face + more + 0.5, 0, 255).astype(np.uint8))
+    return replace(patch, restored=np.clip(face + more, 0, 255))
 
 
 def _counts(frames: Sequence[int], kernels: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -184,7 +187,7 @@ def steadied(patch: Patch, near: Near, flow: Any) -> Patch:
         counts = (like * sameness(like) * np.float32(sharper / (1 + LESS * frames)))[..., None]
         total += picture * counts
         weight += counts
-    return replace(patch, restored=np.clip(total / weight + 0.5, 0, 255).astype(np.uint8))
+    return replace(patch, restored=np.clip(total / weight, 0, 255))
 
 
 def refitted(patch: Patch, settings: EngineSettings) -> Patch:

@@ -30,6 +30,7 @@ NEAR = (1, 2)  # frames away, to either side, are those by which a face is corre
 STEADY = (1, 2), (1, 2, 4)  # and with which it is averaged, in the first round and in the second:
 WAIT = 2 * NEAR[-1] + STEADY[0][-1] + STEADY[1][-1]  # that many later ones are waited for,
 LESS = 0.3  # and each counts by 1 / (1 + LESS n) at n frames' distance
+DOUBTED = 0.03  # at least, of 1, does its own picture count where it does not look as its frame does once smeared
 MOST = 4.0  # times as much as its own picture, at most, does one count that was smeared less
 KNOWN, FLOOR = 0.03, 0.1  # the face as known counts by KNOWN ((10 f)^2 + FLOOR^2) at f cycles a px, a sharp frame by 1
 ALIKE = 0.8  # agreement from which on two motions err in the same way, and say together less than two others do
@@ -169,14 +170,15 @@ def _trusted(places: list[Picture], contrast: float) -> Picture:
 
 
 def steadied(patch: Patch, near: Near, flow: Any) -> Patch:
-    """A patch whose face is the mean of its own and those near, moved onto it, where they would look as its frame does
-    if its motion smeared them."""
+    """A patch whose face is the mean of its own and those near, moved onto it, each as far as it would look as this
+    frame does if its motion smeared it."""
     import cv2
 
     assert patch.kernel is not None and patch.motion is not None
     face, given = patch.restored.astype(np.float32), to_grey(patch.given)
     cubic = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    total, weight = face.copy(), np.ones((CROP_HEIGHT, CROP_WIDTH, 1), np.float32)
+    weight = np.maximum(likeness(to_grey(face), patch.kernel, given), DOUBTED)[..., None]
+    total = face * weight
     for frames, other in near:
         assert other.motion is not None
         into = found_in(to_grey(face), to_grey(other.restored), flow)

@@ -15,7 +15,7 @@ from stream.frame import Frame, Mended, Packet, Patch, Picture, Plane
 from stream.media.color import add_change
 from stream.motion import smeared
 from stream.refit import shown
-from stream.region import crop_rect
+from stream.region import crop_rect, cut_crop
 from stream.stats import Stats
 
 SLOW_PX = 24.0  # sigma of the low-pass below which a restored face has to be what it was, px of the crop,
@@ -49,18 +49,21 @@ def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
         return frame
     planes: list[Plane] = [plane.copy() for plane in frame.planes]
     for patch in patches:
-        change = masked_change(patch)
+        # What is not rounded is set beside what is not rounded either: half a step up or down in turn flickers.
+        rounded = patch.restored.dtype == np.uint8
+        given = patch.given if rounded else cut_crop(frame, patch.crop.matrix, 0, unrounded=True)
+        change = masked_change(patch, given.astype(np.float32))
         add_change(planes, frame.color, crop_rect(frame, patch.crop.matrix, 0), patch.crop.matrix, change)
     for plane in planes:
         plane.flags.writeable = False
     return replace(frame, planes=tuple(planes))
 
 
-def masked_change(patch: Patch) -> Picture:
-    """Restored minus given crop, (112, 96, 3) in units of 1/255, times mask and strength; without the slow part that no
-    motion took: smeared again by the motion that was found, the restored face keeps the slow part of its input, as far
-    as the crop shows what the motion smeared."""
-    restored, given = patch.restored.astype(np.float32), patch.given.astype(np.float32)
+def masked_change(patch: Patch, given: Picture) -> Picture:
+    """Restored minus given crop (112, 96, 3) of 255, times mask and strength; without the slow part that no motion
+    took: smeared again by the motion that was found, the restored face keeps the slow part of its input, as far as the
+    crop shows what the motion smeared."""
+    restored = patch.restored.astype(np.float32)
     if patch.kernel is None:
         slow = slow_part(restored - given, np.ones((CROP_HEIGHT, CROP_WIDTH), np.float32))
     else:

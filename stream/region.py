@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,14 +59,16 @@ def thumbnail(frame: Frame) -> NDArray[np.float32]:
     return shrink(luma, (luma.shape[1] // less, luma.shape[0] // less)).astype(np.float32) / (2**frame.color.depth - 1)
 
 
-def cut_crop(frame: Frame, matrix: NDArray[np.float64], margin: int) -> NDArray[np.uint8]:
-    """The crop that `matrix` (frame px to crop px) cuts out, (112 + 2 margin, 96 + 2 margin, 3) RGB."""
+def cut_crop(frame: Frame, matrix: NDArray[np.float64], margin: int, unrounded: bool = False) -> NDArray[Any]:
+    """The crop that `matrix` (frame px to crop px) cuts out, (112 + 2 margin, 96 + 2 margin, 3) RGB: uint8, or
+    `unrounded` float32 of 255."""
     x0, y0, x1, y1 = crop_rect(frame, matrix, margin)
     # A face much larger than the crop is read at a half, a quarter, ...: nothing aliases and little is converted.
     less = 2 ** max(0, int(np.log2(1 / align.scale_of(matrix))))
     unit = 2 * less
     width, height = max((x1 - x0) // unit, 1) * 2, max((y1 - y0) // unit, 1) * 2
-    region = read_rgb(frame, (x0, y0, min(x0 + width * less, x1), min(y0 + height * less, y1)), (width, height))
+    rect = x0, y0, min(x0 + width * less, x1), min(y0 + height * less, y1)
+    region = read_rgb(frame, rect, (width, height), unrounded)
     to_frame = np.array([[less, 0.0, x0 + (less - 1) / 2], [0.0, less, y0 + (less - 1) / 2], [0.0, 0.0, 1.0]])
     return align.warp(region, matrix @ to_frame, margin)
 

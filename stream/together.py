@@ -177,8 +177,8 @@ def steadied(patch: Patch, near: Near, flow: Any) -> Patch:
     assert patch.kernel is not None and patch.motion is not None
     face, given = patch.restored.astype(np.float32), to_grey(patch.given)
     cubic = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    weight = np.maximum(likeness(to_grey(face), patch.kernel, given), DOUBTED)[..., None]
-    total = face * weight
+    weight: Picture = np.maximum(likeness(to_grey(face), patch.kernel, given), DOUBTED)[..., None]
+    total: Picture = face * weight
     for frames, other in near:
         assert other.motion is not None
         into = found_in(to_grey(face), to_grey(other.restored), flow)

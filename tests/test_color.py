@@ -96,6 +96,16 @@ def test_a_change_lands_where_and_as_large_as_it_was_and_nowhere_else(tmp_path, 
     assert np.allclose(found[~dark].mean(0), change[50, 50], atol=rounding)
 
 
+@pytest.mark.parametrize("layout", [*LAYOUTS, "gray"])
+def test_what_is_read_unrounded_rounds_to_what_is_read(tmp_path, photograph, layout):
+    frame = first_frame(make(tmp_path, photograph, layout, 1, 1))
+    matrix = np.array([[0.4, 0.1, -10.0], [-0.1, 0.4, 12.0]])
+    fine, crop = cut_crop(frame, matrix, 0, unrounded=True), cut_crop(frame, matrix, 0)
+    assert fine.dtype == np.float32 and fine.min() >= 0 and fine.max() <= 255
+    assert np.abs(fine - crop).max() < 4, "three roundings, of planes, colours and the crop"
+    assert np.abs((fine - crop).mean()) < 0.5 and np.abs(fine - np.rint(fine)).mean() > 0.2
+
+
 def test_colour_is_put_where_it_was_read(tmp_path, photograph):
     frame = first_frame(make(tmp_path, photograph, "yuv420p", 1, 1))
     wave = np.rint(128 + 50 * np.sin(2 * np.pi * np.arange(160) / 8)).astype(np.uint8)

@@ -348,6 +348,20 @@ def test_what_errs_this_way_and_that_is_steadied(face_at):
     assert error(done.restored, true) < 0.75 * error(noisy[0].restored, true)
 
 
+def test_what_a_frame_itself_denies_of_its_own_restoration_is_left_to_the_others(face_at):
+    true, spot = face_at(0, 0), (slice(30, 44), slice(30, 44))
+    now, *others = [replace(restored_somewhat(true, px), restored=true) for px in (9, 11, 13)]
+    spoiled = true.copy()
+    spoiled[spot] = 255 - spoiled[spot]
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    done = steadied(replace(now, restored=spoiled), list(enumerate(others, 1)), flow).restored
+    left = (
+        np.square(done[spot] - true[spot].astype(float)).mean()
+        / np.square(spoiled[spot] - true[spot].astype(float)).mean()
+    )
+    assert left < 0.02
+
+
 def test_a_motion_is_fitted_anew_only_where_that_tells_more(face_at):
     true = face_at(0, 0)
     right = replace(restored_somewhat(true, 17), restored=true)

@@ -5,15 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stream import paste
 from stream.frame import Crop, Face, Patch, Track
 from stream.motion import smeared
-from stream.paste import mask, masked_change, slow_part
+from stream.paste import mask, slow_part
 
 
 def patch(given, restored, strength=1.0, kernel=None):
     face = Face(np.array([0.0, 0, 96, 112]), np.zeros((5, 2)), 1.0)
     crop = Crop(Track(1, face, face.landmarks, 0, 0), np.array([[1.0, 0, 0], [0, 1, 0]]), given)
     return Patch(crop, restored, strength, kernel)
+
+
+def masked_change(patch):
+    return paste.masked_change(patch, patch.given.astype(np.float32))
 
 
 GREY = np.full((112, 96, 3), 120, np.uint8)

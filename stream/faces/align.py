@@ -6,6 +6,8 @@ pixel at (0, 0). Crops are 112 high and 96 wide; a margin of m adds m pixels of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,9 +57,7 @@ def corners(margin: int = 0) -> NDArray[np.float64]:
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
-def warp(
-    image: NDArray[np.uint8], matrix: NDArray[np.float64], margin: int = 0, border: int | None = None
-) -> NDArray[np.uint8]:
+def warp(image: NDArray[Any], matrix: NDArray[np.float64], margin: int = 0, border: int | None = None) -> NDArray[Any]:
     """The crop (112 + 2 margin, 96 + 2 margin, C) that `matrix` cuts out of `image` (H, W, C), bilinear.
 
     A picture much larger than the crop is halved (by area) first, so that nothing aliases. Outside the picture its

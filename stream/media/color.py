@@ -7,6 +7,8 @@ change does not touch is not rounded twice.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,13 +42,14 @@ def offsets(color: Color) -> NDArray[np.float64]:
     return np.array([0.0 if color.full_range else 16.0 * 2 ** (color.depth - 8), middle, middle])
 
 
-def read_rgb(frame: Frame, rect: Rect, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The region `rect` (as `align_rect` gives it) as RGB (height, width, 3) of `size` (width, height)."""
+def read_rgb(frame: Frame, rect: Rect, size: tuple[int, int], unrounded: bool = False) -> NDArray[Any]:
+    """The region `rect` (as `align_rect` gives it) as RGB (height, width, 3) of `size` (width, height): uint8, or
+    `unrounded` float32 of 255."""
     import cv2
 
     color = frame.color
-    count = 1 if color.family == "gray" else 3
-    resized = [shrink(_part(frame.planes[i], rect, _shift(color, i)), size) for i in range(count)]
+    parts = [_part(frame.planes[i], rect, _shift(color, i)) for i in range(1 if color.family == "gray" else 3)]
+    resized = [shrink(part.astype(np.float32) if unrounded else part, size) for part in parts]
     if color.family == "gbr":
         matrix = np.eye(3)[[2, 0, 1]] * (255 / (2.0**color.depth - 1))
         black = np.zeros(3)
@@ -57,7 +60,7 @@ def read_rgb(frame: Frame, rect: Rect, size: tuple[int, int]) -> NDArray[np.uint
         matrix, black = np.asarray(np.linalg.inv(rgb_to_yuv(color)), np.float64), offsets(color)
     affine = np.hstack([matrix, -(matrix @ black)[:, None]])
     out = cv2.transform(cv2.merge(resized) if len(resized) > 1 else resized[0], affine)  # saturates as it rounds
-    return out if out.dtype == np.uint8 else np.minimum(out, 255).astype(np.uint8)
+    return out if out.dtype == np.uint8 else np.clip(out, 0, 255).astype(np.float32 if unrounded else np.uint8)
 
 
 def add_change(
@@ -88,7 +91,7 @@ def add_change(
         np.minimum(cv2.add(part, delta, dtype=depth), 2**color.depth - 1, out=part)
 
 
-def shrink(plane: Plane, size: tuple[int, int]) -> Plane:
+def shrink(plane: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """A plane (H, W) at `size` (width, height): halved by area as often as it goes, the rest bilinear.
 
     OpenCV's own area resize is ten times slower where the factor is not whole.

@@ -57,9 +57,10 @@ class FaceSettings(Struct, frozen=True, kw_only=True):
             raise ValueError("look_every must not exceed max_gap_frames: one missed look would end a track")
 
 
-def tile_side(min_size_px: int) -> int:
-    """Tiles on which the full-range detector, at 192 px inside, finds a face of that width: twelve faces wide."""
-    return 12 * min_size_px
+def tile_side(min_size_px: int, smeared: bool = False) -> int:
+    """Tiles on which the full-range detector, at 192 px inside, finds a face of that width: twelve faces wide, or eight
+    for those that are heavily smeared."""
+    return (8 if smeared else 12) * min_size_px
 
 
 class FaceFinding:
@@ -178,11 +179,13 @@ class FaceFinding:
 
     def _search(self, frame: Frame, everywhere: bool) -> None:
         """Start tracks for the faces of the next tile, or of all."""
-        whole, *small = tiles(frame.width, frame.height, tile_side(self._settings.min_size_px))
+        size, least = (frame.width, frame.height), self._settings.min_size_px
+        whole, *small = tiles(*size, tile_side(least))
+        smaller = tiles(*size, tile_side(least, smeared=True))[1:] if everywhere and self._restores else []
         self._turn, self._unsearched = self._turn + 1, 0
         # Every second search is for large faces in the whole picture, the others go over the tiles.
         one = small[self._turn // 2 % len(small)] if small and self._turn % 2 else whole
-        for rect in [whole, *small] if everywhere else [one]:
+        for rect in [whole, *small, *smaller] if everywhere else [one]:
             view = View(frame, rect, self._finder.side_px)
             for row in self._finder.search(view.image):
                 if row[4] < (DOUBTFUL if self._restores else LIKELY):

@@ -356,6 +356,21 @@ def test_a_face_that_only_its_restoration_shows_is_as_clear_as_a_search_finds_it
     assert face is None or CLEAR < face.score < 1
 
 
+@pytest.mark.parametrize("seed", [11, 14])
+def test_a_small_face_that_is_heavily_smeared_is_found_in_a_large_picture(photograph, seed):
+    pytest.importorskip("torch", reason="the training extra is not installed")
+    from training.finding import EYES_IN_CROP, EYES_PER_FACE, best, faces_in, picture_in_noise, smeared
+
+    kernel, px = np.zeros((33, 33), np.float32), 44
+    for a, b in (((5, 21), (27, 11)), ((27, 11), (23, 23))):
+        cv2.line(kernel, a, b, 1, 1, cv2.LINE_AA)
+    picture = np.ascontiguousarray(photograph[:256, 97:353])
+    with closing(open_finder("mediapipe")) as finder, open_engine("onnxruntime", "fast") as engine:
+        sharp, box = picture_in_noise(picture, finder.look(picture).landmarks, px, seed)
+        frame, _ = smeared(sharp, kernel / kernel.sum(), px / EYES_PER_FACE / EYES_IN_CROP)
+        assert best(faces_in(frame, finder, engine), box) is not None
+
+
 def test_an_engine_that_tells_no_motion_is_no_help_to_the_finder(finder, clip):
     class Dumb(EchoEngine):
         def run(self, crops, known=None):

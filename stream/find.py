@@ -181,7 +181,9 @@ class FaceFinding:
         """Start tracks for the faces of the next tile, or of all."""
         size, least = (frame.width, frame.height), self._settings.min_size_px
         whole, *small = tiles(*size, tile_side(least))
-        smaller = tiles(*size, tile_side(least, smeared=True))[1:] if everywhere and self._restores else []
+        smaller = []
+        if everywhere and self._restores and self._settings.look_ahead:  # live there is no time
+            smaller = [rect for rect in tiles(*size, tile_side(least, smeared=True))[1:] if rect not in small]
         self._turn, self._unsearched = self._turn + 1, 0
         # Every second search is for large faces in the whole picture, the others go over the tiles.
         one = small[self._turn // 2 % len(small)] if small and self._turn % 2 else whole

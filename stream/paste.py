@@ -49,14 +49,21 @@ def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
         return frame
     planes: list[Plane] = [plane.copy() for plane in frame.planes]
     for patch in patches:
-        # What is not rounded is set beside what is not rounded either: half a step up or down in turn flickers.
-        rounded = patch.restored.dtype == np.uint8
-        given = patch.given if rounded else cut_crop(frame, patch.crop.matrix, 0, unrounded=True)
-        change = masked_change(patch, given.astype(np.float32))
+        change = masked_change(patch, _given(frame, patch))
         add_change(planes, frame.color, crop_rect(frame, patch.crop.matrix, 0), patch.crop.matrix, change)
     for plane in planes:
         plane.flags.writeable = False
     return replace(frame, planes=tuple(planes))
+
+
+def _given(frame: Frame, patch: Patch) -> Picture:
+    """The crop as it came. What is not rounded is set beside what is not rounded either: half a step up or down in turn
+    flickers."""
+    if patch.restored.dtype == np.uint8:
+        return patch.given.astype(np.float32)
+    margin = (patch.crop.image.shape[0] - CROP_HEIGHT) // 2  # cut as it was for the engine, to the pixel
+    wide = cut_crop(frame, patch.crop.matrix, margin, unrounded=True)
+    return wide[margin : margin + CROP_HEIGHT, margin : margin + CROP_WIDTH]
 
 
 def masked_change(patch: Patch, given: Picture) -> Picture:

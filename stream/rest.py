@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 RESTS = 2  # times in turn the network is not asked, while edges have
 AS_SHARP = 0.97  # of their sharpness when it was: docs/performance.md has what that saves and what it misses
-MOST = 64  # faces that are known
+MOST = 64  # faces that are known at a time
 
 Answer = TypeVar("Answer")
 
@@ -39,14 +40,15 @@ class Resting(Generic[Answer]):
 
     def begin(self, track: int, answer: Answer, sharpness: float) -> None:
         """The network was asked, and the face hardly moved."""
+        self._rests.pop(track, None)
         self._rests[track] = _Rest(answer, sharpness)
         if len(self._rests) > MOST:
-            del self._rests[min(self._rests)]  # tracks are numbered in order: the oldest
+            del self._rests[next(iter(self._rests))]  # that was asked about longest ago
 
     def end(self, track: int) -> None:
-        """The network was asked, and the face moved."""
+        """The face moved, or may have."""
         self._rests.pop(track, None)
 
-    def clear(self) -> None:
-        """Forget all: frames are missing."""
-        self._rests.clear()
+    def keep(self, tracks: Container[int]) -> None:
+        """Forget all others: they were not there."""
+        self._rests = {track: rest for track, rest in self._rests.items() if track in tracks}

@@ -62,12 +62,13 @@ class Restoration:
         crops = [crop for item in items for crop in item.crops]
         if items and items[0].frame.index != self._last + 1:
             self._before = {}
-            self._resting.clear()
+            self._resting.keep(())
         with self._stats.timed("restore"):
             patches = self._patches(crops, items[0].frame) if items else []
             if items:
                 done = [patch for patch in patches if patch is not None]
                 self._before = {p.crop.track.id: p.restored if p.strength > 0 else p.given for p in done}
+                self._resting.keep(self._before)
                 self._last = items[-1].frame.index
         ready = iter(patches)
         for item in waiting:

@@ -31,7 +31,7 @@ STEADY = (1, 2), (1, 2, 4)  # and with which it is averaged, in the first round 
 WAIT = 2 * NEAR[-1] + STEADY[0][-1] + STEADY[1][-1]  # that many later ones are waited for,
 LESS = 0.3  # and each counts by 1 / (1 + LESS n) at n frames' distance
 DOUBTED = 0.03  # at least, of 1, does its own picture count where it does not look as its frame does once smeared
-MOST = 4.0  # times as much as its own picture, at most, does one count that was smeared less
+MOST = 4.0  # times as much as its own picture, at most, does one count that is as like, and was smeared less
 KNOWN, FLOOR = 0.03, 0.1  # the face as known counts by KNOWN ((10 f)^2 + FLOOR^2) at f cycles a px, a sharp frame by 1
 ALIKE = 0.8  # agreement from which on two motions err in the same way, and say together less than two others do
 FOLLOW = 0.2  # of likeness more has a neighbour that moved with its crop, and not as the picture did
@@ -182,8 +182,9 @@ def steadied(patch: Patch, near: Near, flow: Any) -> Patch:
     for frames, other in near:
         assert other.motion is not None
         into = found_in(to_grey(face), to_grey(other.restored), flow)
-        laid = cv2.warpAffine(other.restored, into, SIZE, flags=cubic, borderMode=cv2.BORDER_REPLICATE)
-        picture = laid.astype(np.float32)
+        restored = other.restored.astype(np.float32)
+        laid = cv2.warpAffine(restored, into, SIZE, flags=cubic, borderMode=cv2.BORDER_REPLICATE)
+        picture = np.asarray(laid, np.float32).clip(0, 255)
         sharper = min((1 + patch.motion.spread_px**2) / (1 + other.motion.spread_px**2), MOST)
         like = likeness(to_grey(picture), patch.kernel, given)
         counts = (like * sameness(like) * np.float32(sharper / (1 + LESS * frames)))[..., None]

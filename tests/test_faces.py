@@ -413,6 +413,28 @@ def test_about_a_soft_face_that_is_followed_the_engine_is_not_asked_each_time_un
     assert asked == [True, False, False, True, False, True, True, True, True, True]
 
 
+def test_that_the_place_where_a_face_was_is_at_rest_says_nothing_of_where_it_is(photograph, finder):
+    sharp = np.ascontiguousarray(photograph[:256, 97:353])
+    there = finder.look(sharp).landmarks
+    smeared, away = cv2.blur(sharp, (31, 3)), there - 70  # onto the soft background
+
+    class Still(Counting):
+        """Finds motion where the face is alone."""
+
+        def run(self, crops, known=None):
+            found = super().run(crops, known)
+            if self.crops == 1:
+                kernels = np.zeros_like(found.kernels)
+                kernels[:, 16, 16] = 1
+                found = found._replace(kernels=kernels)
+            return found
+
+    with open_engine("onnxruntime", "fast") as engine:
+        moved = SecondLook(finder, Still(engine)).look(smeared, away, 7)
+        assert np.array_equal(moved.landmarks, SecondLook(finder, Still(engine)).look(smeared, away).landmarks)
+        assert moved.is_restored
+
+
 @pytest.mark.parametrize("depth", [8, 10])
 def test_flow_takes_a_face_along(clip, finder, depth):
     """Shift, turn and scale that are known; and no answer where nothing can be seen."""

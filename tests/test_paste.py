@@ -1,14 +1,17 @@
 """The change that is pasted: where, how much, and nothing slow."""
 
 from dataclasses import replace
+from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
 from stream import paste
-from stream.frame import Crop, Face, Patch, Track
+from stream.frame import Color, Crop, Face, Frame, Patch, Track
 from stream.motion import smeared
 from stream.paste import mask, slow_part
+from stream.region import cut_crop
 
 
 def patch(given, restored, strength=1.0, kernel=None):
@@ -76,3 +79,18 @@ def test_what_a_motion_brought_in_from_beside_the_crop_is_no_shift_of_colour():
     assert np.abs(given[:, :10].astype(int) - 120).min() > 5
     change = masked_change(patch(given, GREY, kernel=ACROSS))
     assert np.abs(change - (GREY.astype(float) - given))[16:-16, 6:-6].max() < 0.5
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.24, 0.12])
+def test_a_face_that_came_back_as_it_was_changes_nothing_however_large_it_is(scale):
+    rng = np.random.default_rng(5)
+    plane = cv2.GaussianBlur(rng.normal(0, 40 * 8 * 3.5, (1100, 1000)).astype(np.float32), (0, 0), 8)
+    color = Color("gbrp", "gbr", 8, (0, 0), (0.0, 0.0), True, (2, 0, 1, 1), None, 0)
+    frame = Frame(0, 0, 1, Fraction(1, 25), (np.clip(plane + 128, 0, 255).astype(np.uint8),) * 3, color)
+    matrix = np.array([[scale, 0, 48 - 503 * scale], [0, scale, 56 - 551 * scale]])
+    crop = replace(patch(GREY, GREY).crop, matrix=matrix, image=cut_crop(frame, matrix, 16))
+    restored = cut_crop(frame, matrix, 16, unrounded=True)[16:-16, 16:-16]
+    still = np.zeros((33, 33), np.float32)
+    still[16, 16] = 1
+    done = paste.paste_patches(frame, (Patch(crop, restored, 1.0, still),))
+    assert np.array_equal(done.planes[0], frame.planes[0])

@@ -61,6 +61,8 @@ class SecondLook(Finder):
         that is hardly seen otherwise, or new, is that of a search of its restoration. About one that is followed, and
         hardly moved, the engine is not asked each time."""
         face = self._finder.look(image, last)
+        if face is None:
+            self._resting.end(track)
         try:
             if last is not None:
                 there = self._restored(image, last, track)
@@ -70,6 +72,7 @@ class SecondLook(Finder):
                     if again is not None and (face is None or face.score < CLEAR):
                         again = replace(again, score=self._clearness(there))
                     return again if again is not None and (face is None or again.score >= face.score) else face
+                self._resting.end(track)  # what was said of that place says nothing of another
             if face is None or (first := self._restored(image, face.landmarks, track)).spread_px < SMEARED:
                 return face
             again, where = self._seen(first, face.landmarks) or face, first

@@ -37,9 +37,8 @@ class Restoration:
         self._memory = Memory(settings.still_px) if remembers else None
         self._refits = settings.refit and remembers and engine.spec.kernels
         self._last = -1  # frame, and its faces:
-        self._before: dict[
-            int, NDArray[np.uint8] | Picture
-        ] = {}  # track -> (112, 96, 3), as it came where it was sharp
+        # By track (112, 96, 3), as it came where it was sharp.
+        self._before: dict[int, NDArray[np.uint8] | Picture] = {}
         self._resting: Resting[Patch] = Resting()
 
     def run(self, items: Iterable[Found | Packet]) -> Iterator[Mended | Packet]:

@@ -190,9 +190,10 @@ class FaceFinding:
         for rect in [whole, *small, *smaller] if everywhere else [one]:
             view = View(frame, rect, self._finder.side_px)
             for row in self._finder.search(view.image):
-                if row[4] < (DOUBTFUL if self._restores else LIKELY):
-                    continue
                 box = view.box_to_frame(row[:4])
+                # A doubtful one is worth a closer look where it can be restored, and would be.
+                if row[4] < (DOUBTFUL if self._restores and box[2] - box[0] >= least else LIKELY):
+                    continue
                 if any(overlap(box, t.face.box) > SAME for t in self._tracker.tracks):
                     continue
                 ought = view.to_frame((row[:2] + row[2:4]) / 2 + (row[2] - row[0]) * IN_BOX)

@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.annotate import annotate
-from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, SIZE
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
 from stream.frame import Frame, Mended, Packet, Patch, Picture, Plane
 from stream.media.color import add_change
 from stream.motion import smeared
-from stream.refit import shown
+from stream.refit import alike, shown, to_grey
 from stream.region import crop_rect, cut_crop
 from stream.stats import Stats
 
 SLOW_PX = 24.0  # sigma of the low-pass below which a restored face has to be what it was, px of the crop,
 SLIGHT = 1.0  # but for so much (of 255): to follow that from frame to frame would flicker
 COARSE = 8  # px of the crop per px at which that low-pass is computed
+LITTLE_PX, FAR_PX = 2.0, 4.0  # spreads of motions to which that applies wholly, and not at all
+AGREES = 0.6  # likeness from which on a face changes wholly
 FEATHER_PX = 5.0  # crop px over which the mask falls to nothing at the crop's border
 
 
@@ -69,13 +71,27 @@ def _given(frame: Frame, patch: Patch) -> Picture:
 def masked_change(patch: Patch, given: Picture) -> Picture:
     """Restored minus given crop (112, 96, 3) of 255, times mask and strength; without the slow part that no motion
     took: smeared again by the motion that was found, the restored face keeps the slow part of its input, as far as the
-    crop shows what the motion smeared."""
-    restored = patch.restored.astype(np.float32)
+    crop shows what the motion smeared. What moved little is changed where that is how it moved."""
+    restored, weight = patch.restored.astype(np.float32), mask() * np.float32(patch.strength)
     if patch.kernel is None:
         slow = slow_part(restored - given, np.ones((CROP_HEIGHT, CROP_WIDTH), np.float32))
     else:
-        slow = slow_part(smeared(restored, patch.kernel) - given, shown(patch.kernel))
-    return (restored - given - slow) * (mask() * np.float32(patch.strength))[..., None]
+        off = smeared(restored, patch.kernel) - given
+        slow = slow_part(off, shown(patch.kernel))
+        weight = weight * agreement(patch, off - slow, given)
+    return (restored - given - slow) * weight[..., None]
+
+
+def agreement(patch: Patch, off: Picture, given: Picture) -> Picture:
+    """How far, by pixel (112, 96), a face may change whose smeared restoration is `off` from what was given
+    (112, 96, 3): beside a head that turns lies what did not move, and a motion undone there leaves rings. Where all
+    moved far, what it was restored to is better than what it was all the same."""
+    assert patch.motion is not None
+    small = float(np.clip((FAR_PX - patch.motion.spread_px) / (FAR_PX - LITTLE_PX), 0, 1))
+    if small == 0:
+        return np.ones(off.shape[:2], np.float32)
+    like = alike(to_grey(off), float(to_grey(given)[INNER].std()))
+    return 1 - np.float32(small) * (1 - np.minimum(like / np.float32(AGREES), 1))
 
 
 def slow_part(change: Picture, weight: Picture) -> Picture:

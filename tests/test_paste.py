@@ -9,7 +9,7 @@ import pytest
 
 from stream import paste
 from stream.frame import Color, Crop, Face, Frame, Patch, Track
-from stream.motion import smeared
+from stream.motion import motion_of, smeared
 from stream.paste import mask, slow_part
 from stream.region import cut_crop
 
@@ -17,7 +17,7 @@ from stream.region import cut_crop
 def patch(given, restored, strength=1.0, kernel=None):
     face = Face(np.array([0.0, 0, 96, 112]), np.zeros((5, 2)), 1.0)
     crop = Crop(Track(1, face, face.landmarks, 0, 0), np.array([[1.0, 0, 0], [0, 1, 0]]), given)
-    return Patch(crop, restored, strength, kernel)
+    return Patch(crop, restored, strength, kernel, None if kernel is None else motion_of(kernel, crop.matrix))
 
 
 def masked_change(patch):
@@ -81,6 +81,24 @@ def test_what_a_motion_brought_in_from_beside_the_crop_is_no_shift_of_colour():
     assert np.abs(change - (GREY.astype(float) - given))[16:-16, 6:-6].max() < 0.5
 
 
+@pytest.mark.parametrize(("px", "least", "most"), [(5, 0.0, 0.25), (21, 0.9, 1.6)])
+def test_a_small_motion_is_not_undone_in_what_did_not_move(photograph, px, least, most):
+    kernel = np.zeros((33, 33), np.float32)
+    kernel[16, 16 - px // 2 : 17 + px // 2] = 1 / px
+    sharp = cv2.resize(photograph[40:200, 160:297], (96, 112), interpolation=cv2.INTER_AREA).astype(np.float32)
+    moved = np.zeros((112, 96, 1), np.float32)
+    moved[:, :48] = 1
+    given = np.rint(sharp + moved * (smeared(sharp, kernel) - sharp)).astype(np.uint8)
+    rings = sharp + (1 - moved) * 3 * (sharp - smeared(sharp, kernel))  # what undoing it makes of what did not move
+    change = masked_change(patch(given, rings, kernel=kernel))
+    wanted, got = (
+        [np.abs(x[20:-20, half]).mean() for half in (np.s_[20:36], np.s_[60:76])] for x in (rings - given, change)
+    )
+    assert min(wanted) > 2
+    assert 0.8 < got[0] / wanted[0] < 1.05, "what moved"
+    assert least <= got[1] / wanted[1] < most, "what did not"
+
+
 @pytest.mark.parametrize("scale", [0.5, 0.24, 0.12])
 def test_a_face_that_came_back_as_it_was_changes_nothing_however_large_it_is(scale):
     rng = np.random.default_rng(5)
@@ -92,5 +110,5 @@ def test_a_face_that_came_back_as_it_was_changes_nothing_however_large_it_is(sca
     restored = cut_crop(frame, matrix, 16, unrounded=True)[16:-16, 16:-16]
     still = np.zeros((33, 33), np.float32)
     still[16, 16] = 1
-    done = paste.paste_patches(frame, (Patch(crop, restored, 1.0, still),))
+    done = paste.paste_patches(frame, (Patch(crop, restored, 1.0, still, motion_of(still, matrix)),))
     assert np.array_equal(done.planes[0], frame.planes[0])

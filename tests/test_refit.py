@@ -94,7 +94,7 @@ def test_a_smeared_face_is_restored_better_once_it_was_seen(engine, name):
     )
     assert refitted.is_refitted and not blind.is_refitted
     told = engine.run(crops[1].crops[0].image[None], kernel[None]).crops[0]
-    assert error(refitted.restored, true) < 0.95 * error(blind.restored, true)
+    assert error(refitted.restored, true) < 0.97 * error(blind.restored, true)
     assert error(refitted.restored, true) < 1.1 * error(told, true), "nearly as if the motion were known"
     assert refitted.motion.spread_px == pytest.approx(
         float(np.std(PATHS[name], 0) @ np.std(PATHS[name], 0)) ** 0.5, rel=0.25

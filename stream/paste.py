@@ -21,8 +21,8 @@ from stream.stats import Stats
 SLOW_PX = 24.0  # sigma of the low-pass below which a restored face has to be what it was, px of the crop,
 SLIGHT = 1.0  # but for so much (of 255): to follow that from frame to frame would flicker
 COARSE = 8  # px of the crop per px at which that low-pass is computed
-LITTLE_PX, FAR_PX = 2.0, 4.0  # spreads of motions to which that applies wholly, and not at all
-AGREES = 0.6  # likeness from which on a face changes wholly
+PART, ALL = 0.85, 0.92  # mean likeness up to which a part of a face moved otherwise, and from which all moved so,
+LITTLE_PX, FAR_PX = 3.0, 6.0  # and spreads of motions to which that applies wholly, and not at all
 FEATHER_PX = 5.0  # crop px over which the mask falls to nothing at the crop's border
 
 
@@ -71,7 +71,7 @@ def _given(frame: Frame, patch: Patch) -> Picture:
 def masked_change(patch: Patch, given: Picture) -> Picture:
     """Restored minus given crop (112, 96, 3) of 255, times mask and strength; without the slow part that no motion
     took: smeared again by the motion that was found, the restored face keeps the slow part of its input, as far as the
-    crop shows what the motion smeared. What moved little is changed where that is how it moved."""
+    crop shows what the motion smeared. What moved little is changed where it moved so."""
     restored, weight = patch.restored.astype(np.float32), mask() * np.float32(patch.strength)
     if patch.kernel is None:
         slow = slow_part(restored - given, np.ones((CROP_HEIGHT, CROP_WIDTH), np.float32))
@@ -84,14 +84,16 @@ def masked_change(patch: Patch, given: Picture) -> Picture:
 
 def agreement(patch: Patch, off: Picture, given: Picture) -> Picture:
     """How far, by pixel (112, 96), a face may change whose smeared restoration is `off` from what was given
-    (112, 96, 3): beside a head that turns lies what did not move, and a motion undone there leaves rings. Where all
-    moved far, what it was restored to is better than what it was all the same."""
+    (112, 96, 3). Where a face as a whole does not look as it did, not all of it moved so: beside a head that turns lies
+    what did not move, and a motion undone there leaves rings. Where all moved far, what was made of it is better than
+    what it was all the same."""
     assert patch.motion is not None
-    small = float(np.clip((FAR_PX - patch.motion.spread_px) / (FAR_PX - LITTLE_PX), 0, 1))
-    if small == 0:
+    little = float(np.clip((FAR_PX - patch.motion.spread_px) / (FAR_PX - LITTLE_PX), 0, 1))
+    if little == 0:
         return np.ones(off.shape[:2], np.float32)
     like = alike(to_grey(off), float(to_grey(given)[INNER].std()))
-    return 1 - np.float32(small) * (1 - np.minimum(like / np.float32(AGREES), 1))
+    doubt = float(np.clip((ALL - like[INNER].mean()) / (ALL - PART), 0, 1))
+    return 1 - np.float32(little * doubt) * (1 - np.square(like))
 
 
 def slow_part(change: Picture, weight: Picture) -> Picture:

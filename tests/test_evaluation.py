@@ -148,6 +148,8 @@ def test_an_evaluation_has_a_row_for_every_method(shared, tmp_path):
     text = markdown(result)
     before, after = result.rows["fast"].paired_db
     assert result.paired == 115 and before == pytest.approx(31.7, abs=0.1) and abs(after - before) < 2
+    pasted = result.rows["fast"]
+    assert pasted.pasted_db > before + 0.2 and pasted.pasted_worse < 30 < pasted.paired_worse
     assert next(iter(result.rows)) == "blurry"
     assert "Identity distance" in text and "| fast (margin 16 px) |" in text and "as it is" in text
 

@@ -11,9 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stream.config import load_settings
 from stream.errors import InputError, UsageError
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, TEMPLATE
+from stream.frame import Crop, Face, Patch, Track
+from stream.motion import motion_of
+from stream.paste import masked_change
+from stream.restore import strength
 from training.data import read_image
-from training.losses import motion
+from training.losses import motion as motion_error
 from training.methods import Method, needs_truth, open_methods
 from training.protocol import EIGHT, KERNELS, blurred, cut, find_faces, identity_kernel, load_kernels, load_pictures
 from training.recogniser import Recogniser, open_recogniser
@@ -56,6 +62,8 @@ class Row:
     margin: int = 0
     paired_db: tuple[float, float] | None = None  # PSNR of the real pairs, before and after
     paired_worse: int = 0  # real pairs that lost
+    pasted_db: float | None = None  # after, as the pipeline pastes what it finds,
+    pasted_worse: int = 0  # and the pairs that lost so
 
 
 @dataclass(slots=True)
@@ -105,7 +113,7 @@ def evaluate(setting: Setting) -> Evaluation:
                 measure(row, kernel, restored, truth, verifier, identity, pairs)
                 result.sheet[kernel][name] = restored[:6]
                 if kernels is not None:
-                    row.motion[kernel] = float(motion(torch.from_numpy(kernels), torch.from_numpy(true)[None]))
+                    row.motion[kernel] = float(motion_error(torch.from_numpy(kernels), torch.from_numpy(true)[None]))
                     result.kernels[kernel][name] = kernels[:6]
                 print(f"{kernel} {name}: {row.psnr_db[kernel]:.2f} dB", file=sys.stderr)
             result.sheet[kernel][SHARP] = truth[:6]
@@ -153,9 +161,21 @@ def measure_paired(folder: Path, ready: dict[str, Method], result: Evaluation) -
     for name, method in ready.items():
         if needs_truth(name):
             continue
-        after = each_psnr(method(spoiled, None).crops, truth)
-        result.rows[name].paired_db = (float(before.mean()), float(after.mean()))
-        result.rows[name].paired_worse = int((after < before).sum())
+        found, row = method(spoiled, None), result.rows[name]
+        after = each_psnr(found.crops, truth)
+        row.paired_db, row.paired_worse = (float(before.mean()), float(after.mean())), int((after < before).sum())
+        if found.kernels is not None:
+            after = each_psnr(np.stack([*map(pasted, cut(spoiled, 0), found.crops, found.kernels)]), truth)
+            row.pasted_db, row.pasted_worse = float(after.mean()), int((after < before).sum())
+
+
+def pasted(given: NDArray[np.uint8], restored: NDArray[np.uint8], kernel: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A crop (112, 96, 3) with as much of its restoration as the pipeline pastes, by the motion (33, 33) found."""
+    settings, still = load_settings(None, {}).restore, np.eye(2, 3)
+    face = Face(np.array([0.0, 0.0, CROP_WIDTH, CROP_HEIGHT]), TEMPLATE, 1.0)
+    crop, motion = Crop(Track(0, face, TEMPLATE, 0, 0), still, given), motion_of(kernel, still)
+    patch = Patch(crop, restored, strength(crop, motion, settings), kernel, motion)
+    return np.rint(np.clip(given + masked_change(patch, given.astype(np.float32)), 0, 255)).astype(np.uint8)
 
 
 def mean_psnr(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:

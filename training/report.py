@@ -49,6 +49,8 @@ def markdown(result: Evaluation) -> str:
                 lines.append(
                     f"- {_title(name, row)}: {row.paired_db[1]:.2f}, {row.paired_worse} of {result.paired} lost"
                 )
+                if row.pasted_db:
+                    lines.append(f"- the same, as it is pasted: {row.pasted_db:.2f}, {row.pasted_worse} lost")
     lines += [
         "",
         "Milliseconds a face: " + ", ".join(f"{n} {r.ms_a_face:.1f}" for n, r in result.rows.items() if n != BLURRY),

@@ -68,11 +68,10 @@ def placed(patch: Patch, found: Fit) -> Patch:
     return replace(patch, restored=restored, kernel=kernel, motion=motion, is_refitted=True)
 
 
-def fit_kernel(sharp: Picture, seen: Picture, about: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """The kernel (41, 41), at least 0 and of sum 1, that makes one grey crop (112, 96) of the other: from one (33, 33)
-    that is known `about`, or at half their size first; then where the crop shows all that such a motion smears into a
-    pixel."""
-    start = _coarse(sharp, seen) if about is None else np.pad(about, REACH - KEPT)
+def fit_kernel(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
+    """The kernel (41, 41), at least 0 and of sum 1, that makes one grey crop (112, 96) of the other: at half their size
+    first; then where the crop shows all that such a motion smears into a pixel."""
+    start = _coarse(sharp, seen)
     return _of_sum_1(_descend(start, sharp, seen, shown(start), DETAIL_PX, STEPS))
 
 
@@ -142,11 +141,6 @@ def centred(kernel: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[n
     kernel = without_noise(kernel)
     off = middle_of(kernel)
     return _cut(warped(kernel, np.eye(2), -off)), off
-
-
-def kept(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A kernel (41, 41) without its noise, cut to (33, 33) where it is."""
-    return _cut(without_noise(kernel))
 
 
 def _cut(kernel: NDArray[np.float32]) -> NDArray[np.float32]:

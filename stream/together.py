@@ -1,7 +1,8 @@
 """Neighbouring frames of a smeared face undone together. Each motion takes other details, so what several frames show
 of a face that hardly changes is more than the mean of what each is restored to: it is the face that, smeared by each
 frame's own motion, looks as that frame does. That is a least-squares problem about the face as it is known so far, a
-step of which is solved in Fourier space. Then neighbours are averaged, and motions fitted anew to what comes of it.
+step of which is solved in Fourier space. Then neighbours are averaged. Before either, a neighbour's face takes the
+place of one that it explains as well, with the motion fitted to it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 from stream.config import EngineSettings
 from stream.faces import align
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
-from stream.frame import MOST_WAITING, Mended, Packet, Patch, Picture
+from stream.frame import MOST_WAITING, Fit, Mended, Packet, Patch, Picture
 from stream.memory import LONGEST_S, apart_s, found_in, sameness
 from stream.motion import motion_of, need
-from stream.refit import LEAST_PX, alike, fit_kernel, kept, likeness, to_grey, warped
+from stream.refit import LEAST_PX, alike, fit, likeness, moved, to_grey, warped
 from stream.restore import strength
 from stream.stats import Stats
 
@@ -37,8 +38,8 @@ ALIKE = 0.8  # agreement from which on two motions err in the same way, and say 
 FOLLOW = 0.2  # of likeness more has a neighbour that moved with its crop, and not as the picture did
 MARGIN, RIM = 8, 4  # px about the crop that are undone with it, and those of them that do not count
 HEIGHT, WIDTH = CROP_HEIGHT + 2 * MARGIN, CROP_WIDTH + 2 * MARGIN
-RIGHT = 0.96  # likeness from which a motion is not fitted anew,
-BETTER = 0.02  # and of it must a fit bring so much
+RIGHT = 0.95  # likeness from which a face is not looked for in neighbours,
+MADE = 0.06  # and so much of it has a restored face more than theirs because it was made from this frame
 
 Spectrum = NDArray[np.float32]  # (HEIGHT, WIDTH, 2): real and imaginary parts
 Near = Sequence[tuple[int, Patch]]  # the same face in other frames, and how many frames away that is
@@ -50,7 +51,7 @@ class Together:
     """Frames with restored patches in, the same out, what was smeared mended by its neighbours."""
 
     def __init__(self, settings: EngineSettings, stats: Stats) -> None:
-        """Motions are fitted anew where `settings.refit` is set; what needs no restoring stands as it came."""
+        """Faces are told by neighbours where `settings.refit` is set; what needs no restoring stands as it came."""
         import cv2
 
         self._settings, self._stats = settings, stats
@@ -58,16 +59,16 @@ class Together:
 
     def run(self, items: Iterator[Mended | Packet]) -> Iterator[Mended | Packet]:
         """Two rounds of all: packets pass, order is kept, frames wait for WAIT later ones."""
-        items = self._stepped(items, NEAR, corrected)
-        items = self._stepped(items, STEADY[0], lambda *seen: self._fitted(self._steadied(*seen)))
+        items = self._stepped(items, NEAR, lambda patch, near: corrected(self._retold(patch, near), near))
+        items = self._stepped(items, STEADY[0], lambda patch, near: self._steadied(self._retold(patch, near), near))
         items = self._stepped(items, NEAR, corrected)
         return self._stepped(items, STEADY[1], self._steadied)
 
     def _steadied(self, patch: Patch, near: Near) -> Patch:
         return steadied(patch, near, self._flow)
 
-    def _fitted(self, patch: Patch) -> Patch:
-        return refitted(patch, self._settings) if self._settings.refit else patch
+    def _retold(self, patch: Patch, near: Near) -> Patch:
+        return retold(patch, near, self._settings) if self._settings.refit else patch
 
     def _stepped(self, items: Iterator[Mended | Packet], away: Away, step: Step) -> Iterator[Mended | Packet]:
         """Every smeared face through a step that sees it in frames so far before and after as well, as they came."""
@@ -193,18 +194,33 @@ def steadied(patch: Patch, near: Near, flow: Any) -> Patch:
     return replace(patch, restored=np.clip(total / weight, 0, 255))
 
 
-def refitted(patch: Patch, settings: EngineSettings) -> Patch:
-    """A patch with the motion that its face, as it is known now, tells, where that makes it more like its frame."""
+def retold(patch: Patch, near: Near, settings: EngineSettings) -> Patch:
+    """A patch with the face of the neighbour that, smeared by the motion fitted to it, looks most as this frame does,
+    if hardly less so than the patch's own. That one was made from this frame, and looks like it whatever it is; another
+    that does is the face."""
+    import cv2
+
     assert patch.kernel is not None
-    face, given = to_grey(patch.restored), to_grey(patch.given)
-    before = float(likeness(face, patch.kernel, given)[INNER].mean())
-    if before > RIGHT:
+    given = to_grey(patch.given)
+    own = float(likeness(to_grey(patch.restored), patch.kernel, given)[INNER].mean())
+    if own > RIGHT:
         return patch
-    kernel = kept(fit_kernel(face, given, about=patch.kernel))
-    if float(likeness(face, kernel, given)[INNER].mean()) < before + BETTER:
+    best: tuple[Fit, Picture] | None = None
+    for _, other in near:
+        restored, into = other.restored.astype(np.float32), _between(other, patch)
+        laid = cv2.warpAffine(restored, into, SIZE, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        face = np.asarray(laid, np.float32).clip(0, 255)
+        found = fit(patch.given, face, patch.crop.matrix)
+        if found is not None and found.like > (own - MADE if best is None else best[0].like):
+            best = found, face
+    if best is None:
         return patch
+    found, face = best
+    kernel = warped(found.kernel, np.eye(2), -found.back)
     motion = motion_of(kernel, patch.crop.matrix)
-    return replace(patch, kernel=kernel, motion=motion, strength=strength(patch.crop, motion, settings))
+    shown = strength(patch.crop, motion, settings)
+    face = np.clip(moved(face, found.off + found.back), 0, 255)
+    return replace(patch, restored=face, kernel=kernel, motion=motion, strength=shown, is_refitted=True)
 
 
 def _wide(patch: Patch) -> Picture:

@@ -17,7 +17,7 @@ from stream.memory import LONGEST_S, Memory
 from stream.motion import motion_of, need
 from stream.restore import Restoration
 from stream.stats import Stats
-from stream.together import WAIT, Together, corrected, refitted, steadied
+from stream.together import WAIT, Together, corrected, retold, steadied
 from zoo import FACE
 
 SETTINGS = load_settings(None, {}).restore
@@ -362,13 +362,19 @@ def test_what_a_frame_itself_denies_of_its_own_restoration_is_left_to_the_others
     assert left < 0.02
 
 
-def test_a_motion_is_fitted_anew_only_where_that_tells_more(face_at):
+def test_a_face_is_told_by_a_neighbour_that_explains_its_frame_as_well(face_at):
     true = face_at(0, 0)
-    right = replace(restored_somewhat(true, 17), restored=true)
-    assert refitted(right, SETTINGS) is right
-    done = refitted(replace(right, kernel=line(17, across=False)), SETTINGS)
-    assert done.motion is not None and abs(done.motion.direction_deg) < 10
-    assert 0.7 < done.motion.length_px / 17 < 1.3
+    now, other = shaken([true] * 2, 17)
+    known = replace(other, restored=true)
+    right = replace(now, restored=true)
+    assert retold(right, [(1, known)], SETTINGS) is right, "nothing is missing"
+    wrong = replace(now, kernel=np.ascontiguousarray(now.kernel.T))
+    done = retold(wrong, [(1, known)], SETTINGS)
+    assert error(done.restored, true) < 0.3 * error(now.restored, true) and done.is_refitted
+    assert done.motion is not None and abs(done.motion.direction_deg - now.motion.direction_deg) < 10
+    assert 0.7 < done.motion.length_px / now.motion.length_px < 1.3
+    for silent in ([], [(1, replace(other, restored=true[:, ::-1].copy()))]):
+        assert retold(wrong, silent, SETTINGS) is wrong, "nobody, or somebody else"
 
 
 def test_neighbours_of_unknown_motion_say_nothing(face_at):
@@ -415,16 +421,11 @@ def test_a_sharp_neighbour_shows_its_face_as_it_came(face_at):
     assert error(done, true) < 0.5 * error(now.restored, true)
 
 
-def test_a_flat_face_tells_no_motion_and_a_smaller_one_is_pasted_less(face_at):
+def test_a_flat_face_tells_no_motion(face_at):
     flat = replace(
         restored_somewhat(np.full((112, 96, 3), 1, np.uint8), 17), restored=np.full((112, 96, 3), 5, np.uint8)
     )
-    assert refitted(flat, SETTINGS) is flat
-    true = face_at(0, 0)
-    wrong = replace(patch(true, SHARP, given=smeared(true, line(3))), kernel=line(17), strength=1.0)
-    done = refitted(wrong, SETTINGS)
-    assert done.motion is not None and done.motion.spread_px < 1.5
-    assert done.strength == need(done.motion, SETTINGS.still_px) < 1
+    assert retold(flat, [(1, flat)], SETTINGS) is flat
 
 
 def test_many_frames_of_one_motion_do_not_believe_their_common_error(face_at):

@@ -59,16 +59,17 @@ class Together:
 
     def run(self, items: Iterator[Mended | Packet]) -> Iterator[Mended | Packet]:
         """Two rounds of all: packets pass, order is kept, frames wait for WAIT later ones."""
-        items = self._stepped(items, NEAR, lambda patch, near: corrected(self._retold(patch, near), near))
-        items = self._stepped(items, STEADY[0], lambda patch, near: self._steadied(self._retold(patch, near), near))
+        items = self._stepped(items, NEAR, lambda patch, near: corrected(self._retold(patch, near, 1), near))
+        items = self._stepped(items, STEADY[0], lambda patch, near: self._steadied(self._retold(patch, near, 2), near))
         items = self._stepped(items, NEAR, corrected)
         return self._stepped(items, STEADY[1], self._steadied)
 
     def _steadied(self, patch: Patch, near: Near) -> Patch:
         return steadied(patch, near, self._flow)
 
-    def _retold(self, patch: Patch, near: Near) -> Patch:
-        return retold(patch, near, self._settings) if self._settings.refit else patch
+    def _retold(self, patch: Patch, near: Near, most: int) -> Patch:
+        told = [each for each in near if each[0] <= most] if self._settings.refit else []
+        return retold(patch, told, self._settings) if told else patch
 
     def _stepped(self, items: Iterator[Mended | Packet], away: Away, step: Step) -> Iterator[Mended | Packet]:
         """Every smeared face through a step that sees it in frames so far before and after as well, as they came."""

@@ -302,6 +302,28 @@ def test_later_frames_tell_the_motion_where_no_earlier_one_did(engine):
     assert not done[0].patches[0].is_refitted and isinstance(done[0], Mended)
 
 
+@pytest.mark.parametrize(("shortest_px", "longest_px"), [(9, 13), (20, 26)])
+def test_a_blink_of_one_frame_is_no_neighbours_open_eye(engine, shortest_px, longest_px):
+    pytest.importorskip("torch", reason="the training extra is not installed")
+    from training.kernels import KernelConfig, draw_kernels
+
+    ways = KernelConfig(side_px=33, valid_min_px=shortest_px, valid_max_px=longest_px)
+    opened, shut = wide_face(), wide_face().copy()
+    top, left = (length // 2 - half for length, half in zip(shut.shape, (56, 48), strict=False))
+    shut[top + 44 : top + 60, left + 20 : left + 42] = shut[top + 60 : top + 76, left + 20 : left + 42]  # cheek
+    kernels = draw_kernels(np.random.default_rng(0), 16, ways)
+    faces = [shut if i == 8 else opened for i in range(16)]
+    items = [
+        found(i, crop_of(smear(face, kernel))) for i, (face, kernel) in enumerate(zip(faces, kernels, strict=True))
+    ]
+    settings = changed(SETTINGS, fuse="both")
+    done = list(Fusion(settings, engine, Stats()).run(Restoration(engine, settings, Stats()).run(items)))
+    eye = (slice(48, 56), slice(24, 38))
+    toward = (cut(opened).astype(float) - cut(shut))[eye]
+    share = ((done[8].patches[0].restored - cut(shut).astype(float))[eye] * toward).sum() / np.square(toward).sum()
+    assert share < 0.2, "of the open eye"
+
+
 def test_an_engine_that_fails_leaves_the_face_as_it_was(engine):
     stats = Stats()
     items = [found(0, crop_of(wide_face())), found(1, crop_of(smear(wide_face(), kernel_of(ARC))))]

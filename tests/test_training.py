@@ -131,12 +131,12 @@ def test_the_unet_starts_as_the_identity_and_costs_600_million_macs():
     assert count_macs(network) == pytest.approx(600e6, rel=0.001)
 
 
-def test_the_shipped_network_costs_790_million_macs():
+def test_the_shipped_network_costs_800_million_macs():
     config = load_config(shipped("fast")).network
-    assert count_macs(build_network(config), config.margin) == pytest.approx(788e6, rel=0.001)
+    assert count_macs(build_network(config), config.margin) == pytest.approx(796e6, rel=0.001)
 
 
-@pytest.mark.parametrize("name", ["fast", "plain", "paper", "paper_modern"])
+@pytest.mark.parametrize("name", ["fast", "one_look", "two_frames", "plain", "paper", "paper_modern"])
 def test_every_recipe_loads_and_is_named_as_its_file(name):
     config = load_config(shipped(name))
     assert config.name == name

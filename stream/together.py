@@ -22,8 +22,8 @@ from stream.faces import align
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
 from stream.frame import MOST_WAITING, Mended, Packet, Patch, Picture
 from stream.memory import LONGEST_S, apart_s, found_in, sameness
-from stream.motion import motion_of, need
-from stream.refit import LEAST_PX, alike, fit, likeness, moved, to_grey, warped
+from stream.motion import middle_of, motion_of, need
+from stream.refit import LEAST_PX, alike, fit, likeness, to_grey, warped
 from stream.restore import strength
 from stream.stats import Stats
 
@@ -39,6 +39,7 @@ FOLLOW = 0.2  # of likeness more has a neighbour that moved with its crop, and n
 MARGIN, RIM = 8, 4  # px about the crop that are undone with it, and those of them that do not count
 HEIGHT, WIDTH = CROP_HEIGHT + 2 * MARGIN, CROP_WIDTH + 2 * MARGIN
 RIGHT = 0.95  # likeness from which a face is not looked for in neighbours,
+PULL_PX = 1.0  # so far at most is a face pulled to where the neighbour saw it, for it may walk;
 MADE = 0.06  # and so much of it has a restored face more than theirs because it was made from this frame;
 MORE, MORE_PX = (0.15, 0.4), 3.0  # where it has so much more over so many px, it begins to stay, and does
 
@@ -209,22 +210,32 @@ def retold(patch: Patch, near: Near, settings: EngineSettings) -> Patch:
     if own > RIGHT:
         return patch
     for _, other in near:
-        restored, into = other.restored.astype(np.float32), _between(other, patch)
-        laid = cv2.warpAffine(restored, into, SIZE, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        face = np.asarray(laid, np.float32).clip(0, 255)
-        found = fit(patch.given, face, patch.crop.matrix)
+        into = _between(other, patch)
+        found = fit(patch.given, _moved_into(other, into), patch.crop.matrix)
         if found is not None and found.like > (own - MADE if best is None else best[0].like):
-            best = found, face
+            best = found, other, into
     if best is None:
         return patch
-    found, face = best
-    kernel, face = warped(found.kernel, np.eye(2), -found.back), moved(face, found.off + found.back).clip(0, 255)
+    found, other, into = best
+    back = found.back * min(1.0, PULL_PX / max(float(np.hypot(*found.back)), 1e-9))
+    into[:, 2] += found.off + back
+    kernel, face = warped(found.kernel, np.eye(2), -back), _moved_into(other, into)
     more = cv2.GaussianBlur(mine - likeness(to_grey(face), kernel, given), (0, 0), MORE_PX)
     keeps = np.clip((more - MORE[0]) / (MORE[1] - MORE[0]), 0, 1) * _inner()
-    face += keeps[..., None] * (patch.restored - face)
+    there = np.column_stack([np.eye(2), middle_of(patch.kernel) - middle_of(kernel)])
+    face += keeps[..., None] * (_moved_into(patch, there) - face)
     motion = motion_of(kernel, patch.crop.matrix)
     shown = strength(patch.crop, motion, settings)
     return replace(patch, restored=face, kernel=kernel, motion=motion, strength=shown, is_refitted=True)
+
+
+def _moved_into(patch: Patch, into: NDArray[np.float64]) -> Picture:
+    """A patch's face where a matrix (2, 3) has its px, (112, 96, 3)."""
+    import cv2
+
+    face = patch.restored.astype(np.float32)
+    laid = cv2.warpAffine(face, into, SIZE, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(laid, np.float32).clip(0, 255)
 
 
 def _wide(patch: Patch) -> Picture:

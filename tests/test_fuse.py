@@ -465,6 +465,26 @@ def test_neighbours_are_laid_where_the_face_is(photograph_module, way):
     assert error(done.restored, true) < 0.8 * error(now.restored, true)
 
 
+@pytest.mark.parametrize("by", [(7, -4), (-7, 4), (-12, 0)])
+@pytest.mark.parametrize("way", ["cut otherwise", "moved"])
+def test_a_told_face_lies_where_this_frame_has_it(face_at, way, by):
+    true = face_at(0, 0)
+    now, other = shaken([true] * 2, 17)
+    wrong = replace(now, kernel=np.ascontiguousarray(now.kernel.T))
+    matrix = np.column_stack([np.eye(2), by if way == "cut otherwise" else (0, 0)])
+    there = replace(other, restored=face_at(*by), crop=replace(other.crop, matrix=matrix))
+    done = retold(wrong, [(1, there)], SETTINGS)
+    assert done.is_refitted
+    off = cv2.phaseCorrelate(*(each.mean(2, dtype=np.float32)[16:-16, 16:-16] for each in (true, done.restored)))[0]
+    assert np.hypot(*off) < (0.8 if way == "cut otherwise" else 1.2)
+    columns, rows = (slice(4 + max(-n, 0), length - 4 - max(n, 0)) for n, length in zip(by, (96, 112), strict=True))
+    rest, near = (
+        np.abs(each[rows, columns] - true[rows, columns].astype(float)).mean()
+        for each in (done.restored, face_at(1, 1))
+    )
+    assert rest < 1.2 * near, "to the rim of what the neighbour shows"
+
+
 def test_a_face_without_neighbours_stays_as_it_is(face_at):
     now = restored_somewhat(face_at(0, 0), 17)
     far = Mended(frame(1 + WAIT), (replace(now, crop=replace(now.crop, track=replace(now.crop.track, id=2))),))

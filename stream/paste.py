@@ -14,7 +14,7 @@ from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
 from stream.frame import Frame, Mended, Packet, Patch, Picture, Plane
 from stream.media.color import add_change
 from stream.motion import smeared
-from stream.refit import alike, shown, to_grey
+from stream.refit import alike, noise_of, shown, to_grey
 from stream.region import crop_rect, cut_crop
 from stream.stats import Stats
 
@@ -91,7 +91,8 @@ def agreement(patch: Patch, off: Picture, given: Picture) -> Picture:
     little = float(np.clip((FAR_PX - patch.motion.spread_px) / (FAR_PX - LITTLE_PX), 0, 1))
     if little == 0:
         return np.ones(off.shape[:2], np.float32)
-    like = alike(to_grey(off), float(to_grey(given)[INNER].std()))
+    seen = to_grey(given)
+    like = alike(to_grey(off), float(seen[INNER].std()), noise_of(seen))  # which the restored face has not
     doubt = float(np.clip((ALL - like[INNER].mean()) / (ALL - PART), 0, 1))
     return 1 - np.float32(little * doubt) * (1 - np.square(like))
 

@@ -163,13 +163,22 @@ def likeness(grey: Picture, kernel: NDArray[np.float32], seen: Picture) -> Pictu
     return alike(smeared(grey, kernel) - seen, float(seen[INNER].std()))
 
 
-def alike(off: Picture, contrast: float) -> Picture:
-    """How little a difference (H, W) from a face of that contrast (RMS, of 255) is, 0 to 1 by pixel."""
+def alike(off: Picture, contrast: float, noise: float = 0.0) -> Picture:
+    """How little a difference (H, W) from a face of that contrast (RMS, of 255) is, 0 to 1 by pixel; `noise` (RMS) of
+    it is none."""
     import cv2
 
     least = max(ALIKE * min(1.0, contrast / FAINT_FACE), NOISE)
-    power = cv2.GaussianBlur(np.square(off), (0, 0), ALIKE_PX)
+    power = np.maximum(cv2.GaussianBlur(np.square(off), (0, 0), ALIKE_PX) - np.float32(noise**2), 0)
     return np.asarray(np.exp(-power / np.float32(least**2)), np.float32)
+
+
+def noise_of(grey: Picture) -> float:
+    """The noise (RMS, of 255) of a grey crop (112, 96): by neighbouring pixels' mixed differences, of which a smeared
+    face has few (Immerkaer, 1996)."""
+    face = grey[INNER]
+    mixed = face[:-1, :-1] + face[1:, 1:] - face[:-1, 1:] - face[1:, :-1]  # twice the noise of a pixel
+    return float(np.median(np.abs(mixed))) / (2 * 0.6745)
 
 
 def moved(picture: Picture, by: NDArray[np.float64]) -> Picture:

@@ -11,6 +11,7 @@ from stream import paste
 from stream.frame import Color, Crop, Face, Frame, Patch, Track
 from stream.motion import motion_of, smeared
 from stream.paste import mask, slow_part
+from stream.refit import noise_of, to_grey
 from stream.region import cut_crop
 
 
@@ -97,6 +98,19 @@ def test_a_small_motion_is_not_undone_in_what_did_not_move(photograph, px, least
     assert min(wanted) > 2
     assert 0.8 < got[0] / wanted[0] < 1.05, "what moved"
     assert least <= got[1] / wanted[1] < most, "what did not"
+
+
+def test_noise_is_no_reason_to_leave_a_face_as_it_is(photograph):
+    kernel = np.zeros((33, 33), np.float32)
+    kernel[16, 14:19] = 1 / 5
+    sharp = cv2.resize(photograph[40:200, 160:297], (96, 112), interpolation=cv2.INTER_AREA).astype(np.float32)
+    grain = np.random.default_rng(1).normal(0, 5, (112, 96, 1))
+    given = np.clip(np.rint(smeared(sharp, kernel) + grain), 0, 255).astype(np.uint8)
+    assert abs(noise_of(to_grey(given)) - 5) < 1 and noise_of(to_grey(smeared(sharp, kernel))) < 1.5
+    whole = patch(given, sharp, kernel=kernel)
+    untold = masked_change(replace(whole, motion=whole.motion._replace(spread_px=99.0)))
+    kept = np.abs(masked_change(whole))[20:-20, 20:-20].mean() / np.abs(untold)[20:-20, 20:-20].mean()
+    assert kept > 0.9
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.24, 0.12])

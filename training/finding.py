@@ -99,12 +99,14 @@ def as_frame(image: NDArray[np.uint8]) -> Frame:
 
 def others_in(picture: NDArray[np.uint8], own: NDArray[np.float64], finder: Finder) -> NDArray[np.float64]:
     """Boxes (N, 4) of whatever else the finder may take for a face in a picture that is searched closely, besides the
-    one in the box `own`."""
+    one in the box `own`, and apart from it."""
     frame = as_frame(picture)
     side = round(1.5 * float(own[2] - own[0]) / 2) * 2
     views = [View(frame, rect, finder.side_px) for rect in tiles(frame.width, frame.height, side)]
     boxes = [view.box_to_frame(row[:4]) for view in views for row in finder.search(view.image)]
-    return np.array([box for box in boxes if overlap(box, own) <= MATCH], np.float64).reshape(-1, 4)
+    middles = [(box[:2] + box[2:]) / 2 for box in boxes]
+    apart = [bool(np.any((at < own[:2]) | (at > own[2:]))) for at in middles]
+    return np.array([box for box, is_apart in zip(boxes, apart, strict=True) if is_apart], np.float64).reshape(-1, 4)
 
 
 def best(faces: list[Face], box: NDArray[np.float64]) -> Face | None:

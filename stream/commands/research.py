@@ -26,8 +26,8 @@ def train(config: Path, output: Path | None, weights: Path | None) -> None:
 
     \b
     Examples:
-      unsmear train configs/fast.toml
-      unsmear train configs/fast.toml --weights training/checkpoints/plain.pt
+      unsmear train configs/plain.toml
+      unsmear train configs/fast.toml --weights training/checkpoints/fast.pt
       torchrun --nproc-per-node 8 -m stream train configs/paper.toml
     """
     require_torch()

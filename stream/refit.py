@@ -174,8 +174,8 @@ def alike(off: Picture, contrast: float, noise: float = 0.0) -> Picture:
 
 
 def noise_of(grey: Picture) -> float:
-    """The noise (RMS, of 255) of a grey crop (112, 96): by neighbouring pixels' mixed differences, of which a smeared
-    face has few (Immerkaer, 1996)."""
+    """The noise (RMS, of 255) of a grey crop (112, 96), by the median of neighbouring pixels' mixed differences, of
+    which a smeared face has few (the robust estimator of Donoho and Johnstone, 1994)."""
     face = grey[INNER]
     mixed = face[:-1, :-1] + face[1:, 1:] - face[:-1, 1:] - face[1:, :-1]  # twice the noise of a pixel
     return float(np.median(np.abs(mixed))) / (2 * 0.6745)

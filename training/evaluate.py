@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stream.config import load_settings
+from stream.config import EngineSettings, load_settings
 from stream.errors import InputError, UsageError
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, TEMPLATE
 from stream.frame import Crop, Face, Patch, Track
@@ -156,7 +156,7 @@ def measure_paired(folder: Path, ready: dict[str, Method], result: Evaluation) -
     kinds = ("blurred", "sharp")
     spoiled, sharp = (np.stack([read_image(folder / f"{n}_{kind}.png") for n in names]) for kind in kinds)
     truth = cut(sharp, 0)
-    before = each_psnr(cut(spoiled, 0), truth)
+    before, settings = each_psnr(cut(spoiled, 0), truth), load_settings(None, {}).restore
     result.paired = len(names)
     for name, method in ready.items():
         if needs_truth(name):
@@ -165,13 +165,16 @@ def measure_paired(folder: Path, ready: dict[str, Method], result: Evaluation) -
         after = each_psnr(found.crops, truth)
         row.paired_db, row.paired_worse = (float(before.mean()), float(after.mean())), int((after < before).sum())
         if found.kernels is not None:
-            after = each_psnr(np.stack([*map(pasted, cut(spoiled, 0), found.crops, found.kernels)]), truth)
+            each = zip(cut(spoiled, 0), found.crops, found.kernels, strict=True)
+            after = each_psnr(np.stack([pasted(*one, settings) for one in each]), truth)
             row.pasted_db, row.pasted_worse = float(after.mean()), int((after < before).sum())
 
 
-def pasted(given: NDArray[np.uint8], restored: NDArray[np.uint8], kernel: NDArray[np.float32]) -> NDArray[np.uint8]:
+def pasted(
+    given: NDArray[np.uint8], restored: NDArray[np.uint8], kernel: NDArray[np.float32], settings: EngineSettings
+) -> NDArray[np.uint8]:
     """A crop (112, 96, 3) with as much of its restoration as the pipeline pastes, by the motion (33, 33) found."""
-    settings, still = load_settings(None, {}).restore, np.eye(2, 3)
+    still = np.eye(2, 3)
     face = Face(np.array([0.0, 0.0, CROP_WIDTH, CROP_HEIGHT]), TEMPLATE, 1.0)
     crop, motion = Crop(Track(0, face, TEMPLATE, 0, 0), still, given), motion_of(kernel, still)
     patch = Patch(crop, restored, strength(crop, motion, settings), kernel, motion)

@@ -221,12 +221,18 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(faces, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(small(faces), whole)
     train(small(faces, steps=3, whole_steps=0), parts)
-    train(small(faces), parts)
+    train(replace(small(faces), workers=2), parts)
     a, b = (torch.load(run / "state.pt", weights_only=True) for run in (whole, parts))
     assert a["step"] == b["step"] == 6
     for part in ("network", "ema"):
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
     assert not all(torch.equal(a["network"][n], a["ema"][n]) for n in a["network"])
+
+
+def test_a_run_needs_no_git(faces, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    train(small(faces, steps=1), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["revision"] is None
 
 
 @pytest.mark.parametrize(("every", "at"), [(0, []), (2, [2, 3])])

@@ -116,6 +116,7 @@ class TrainConfig(Struct, frozen=True, kw_only=True):
     faces: str  # a folder
     seed: int
     threads: Count
+    workers: Count  # processes that make batches
     precision: Precision
     compile: bool
     network: NetworkConfig

@@ -27,10 +27,9 @@ class RunLog:
 
     def __init__(self, run: Path, config: TrainConfig, network: nn.Module, step: int) -> None:
         run.mkdir(parents=True, exist_ok=True)
-        git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
         about = {
             "config": msgspec.to_builtins(config),
-            "revision": git.stdout.strip() or None,
+            "revision": _revision(),
             "parameters": count_parameters(network),
             "macs": count_macs(copy.deepcopy(network).cpu(), config.network.margin, config.network.frames),
             "torch": str(torch.__version__),
@@ -42,15 +41,16 @@ class RunLog:
         self._bar = tqdm(
             total=config.run.steps, initial=step, desc=config.name, unit="step", file=sys.stderr, mininterval=5
         )
-        self._began, self._first, self._sum = time.monotonic(), step, 0.0
+        self._began, self._first = time.monotonic(), step
+        self._sum = torch.zeros((), dtype=torch.float64)
 
-    def step(self, step: int, loss: float, rate: float) -> None:
-        """One step is done."""
-        self._sum += loss
+    def step(self, step: int, loss: torch.Tensor, rate: float) -> None:
+        """One step is done. Its loss stays where it was computed: a GPU that is asked at every step stands still."""
+        self._sum = self._sum.to(loss.device) + loss
         self._bar.update()
         if step % EVERY:
             return
-        mean, self._sum = self._sum / EVERY, 0.0
+        mean, self._sum = float(self._sum) / EVERY, torch.zeros_like(self._sum)
         speed = (step - self._first) * self._batch / (time.monotonic() - self._began)
         self._write(step, {"loss": mean, "rate": rate, "faces": step * self._batch, "faces_per_second": speed})
         self._bar.set_postfix(loss=f"{mean:.5f}", refresh=False)
@@ -77,6 +77,15 @@ class RunLog:
         self._file.close()
         if self._curves is not None:
             self._curves.close()
+
+
+def _revision() -> str | None:
+    """The commit that runs, where there is a checkout and a git."""
+    try:
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return git.stdout.strip() or None
 
 
 def _tensorboard(run: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202

@@ -121,6 +121,13 @@ class Fit(NamedTuple):
     like: float  # mean likeness of the crop and the known face once that smears it, 0 to 1
 
 
+class Detail(NamedTuple):
+    """What is fine of a face, as sharp frames show it, at n times the crop's resolution: about the frame's own."""
+
+    picture: Picture  # (112 n, 96 n, 3), of 255, each pixel times
+    weight: Picture  # (112 n, 96 n), 0 to 1: how far it is believed
+
+
 @dataclass(frozen=True, slots=True)
 class Patch:
     """What the engine made of a crop."""
@@ -132,6 +139,7 @@ class Patch:
     motion: Motion | None = None  # the same in figures
     fit: Fit | None = None  # how frames on one side of this one say that the face was smeared
     is_refitted: bool = False  # the kernel is such a fit, not the network's guess
+    detail: Detail | None = None  # in place of what is fine of the restored face
 
     @property
     def given(self) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from engine import Engine, EngineError
 from stream.config import EngineSettings
+from stream.detail import Lending
 from stream.frame import MOST_WAITING, Frame, Mended, Packet, Patch, Seen
 from stream.memory import Memory, added, own
 from stream.motion import motion_of
@@ -36,7 +37,8 @@ class Fusion:
     def run(self, items: Iterable[Mended | Packet]) -> Iterator[Mended | Packet]:
         """The stage: packets pass, order is kept. Patches of a model that does not tell the motion stay as they are."""
         if self._settings.fuse == "both":
-            return Together(self._settings, self._stats).run(self._both(items))
+            together = Together(self._settings, self._stats).run(self._both(items))
+            return Lending(self._settings, self._stats).run(together)
         return (item if isinstance(item, Packet) else fused(item, item.earlier) for item in items)
 
     def _both(self, items: Iterable[Mended | Packet]) -> Iterator[Mended | Packet]:

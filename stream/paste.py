@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.annotate import annotate
+from stream.detail import enlarged, fine_part, points
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
-from stream.frame import Frame, Mended, Packet, Patch, Picture, Plane
+from stream.frame import Detail, Frame, Mended, Packet, Patch, Picture, Plane
 from stream.media.color import add_change
 from stream.motion import smeared
 from stream.refit import alike, noise_of, shown, to_grey
-from stream.region import crop_rect, cut_crop
+from stream.region import crop_rect, cut_crop, sampled
 from stream.stats import Stats
 
 SLOW_PX = 24.0  # sigma of the low-pass below which a restored face has to be what it was, px of the crop,
@@ -51,8 +52,10 @@ def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
         return frame
     planes: list[Plane] = [plane.copy() for plane in frame.planes]
     for patch in patches:
-        change = masked_change(patch, _given(frame, patch))
-        add_change(planes, frame.color, crop_rect(frame, patch.crop.matrix, 0), patch.crop.matrix, change)
+        change, matrix = masked_change(patch, _given(frame, patch)), patch.crop.matrix
+        if patch.detail is not None:
+            change, matrix = detailed(frame, patch.crop.matrix, change, patch.detail)
+        add_change(planes, frame.color, crop_rect(frame, patch.crop.matrix, 0), matrix, change)
     for plane in planes:
         plane.flags.writeable = False
     return replace(frame, planes=tuple(planes))
@@ -80,6 +83,20 @@ def masked_change(patch: Patch, given: Picture) -> Picture:
         slow = slow_part(off, shown(patch.kernel))
         weight = weight * agreement(patch, off - slow, given)
     return (restored - given - slow) * weight[..., None]
+
+
+def detailed(
+    frame: Frame, matrix: NDArray[np.float64], change: Picture, detail: Detail
+) -> tuple[Picture, NDArray[np.float64]]:
+    """A change (112, 96, 3) with which what is fine of the face becomes that of the detail, (112 n, 96 n, 3), and the
+    matrix that maps px of the frame to its px."""
+    times = len(detail.picture) // CROP_HEIGHT
+    change = enlarged(change, times)
+    own = fine_part(sampled(frame, matrix, points(times), times) + change)
+    inside = enlarged(mask(), times)[..., None]
+    larger = np.array([[times, 0.0, (times - 1) / 2], [0.0, times, (times - 1) / 2], [0.0, 0.0, 1.0]])
+    whole = larger @ np.vstack([matrix, [0.0, 0.0, 1.0]])
+    return change + inside * (detail.picture - detail.weight[..., None] * own), whole[:2]
 
 
 def agreement(patch: Patch, off: Picture, given: Picture) -> Picture:

@@ -11,6 +11,8 @@ from stream.faces import align
 from stream.frame import Frame, Rect
 from stream.media.color import align_rect, read_rgb, shrink
 
+OUTSIDE = 8  # px of a crop beyond it in which samples of it may lie
+
 
 class View:
     """A square of a frame as an upright RGB picture (side, side, 3), black where the frame ends."""
@@ -62,15 +64,33 @@ def thumbnail(frame: Frame) -> NDArray[np.float32]:
 def cut_crop(frame: Frame, matrix: NDArray[np.float64], margin: int, unrounded: bool = False) -> NDArray[Any]:
     """The crop that `matrix` (frame px to crop px) cuts out, (112 + 2 margin, 96 + 2 margin, 3) RGB: uint8, or
     `unrounded` float32 of 255."""
+    region, to_frame = _read(frame, matrix, margin, 1 / align.scale_of(matrix), unrounded)
+    return align.warp(region, matrix @ to_frame, margin)
+
+
+def sampled(frame: Frame, matrix: NDArray[np.float64], points: NDArray[np.float32], times: int) -> NDArray[np.float32]:
+    """The frame at points (H, W, 2) of the crop that `matrix` cuts out of it, some 1 / `times` px of it apart and none
+    further than a few outside: RGB (H, W, 3) of 255, bicubic."""
+    import cv2
+
+    region, to_frame = _read(frame, matrix, OUTSIDE, 1 / (align.scale_of(matrix) * times), unrounded=True)
+    at = cv2.transform(points, align.inverse(matrix @ to_frame))
+    return np.asarray(cv2.remap(region, at, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
+def _read(
+    frame: Frame, matrix: NDArray[np.float64], margin: int, apart_px: float, unrounded: bool
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The part of a frame that holds a crop, RGB, for samples that lie so many px of it apart, and the matrix (3, 3)
+    from its px to the frame's."""
     x0, y0, x1, y1 = crop_rect(frame, matrix, margin)
     # A face much larger than the crop is read at a half, a quarter, ...: nothing aliases and little is converted.
-    less = 2 ** max(0, int(np.log2(1 / align.scale_of(matrix))))
+    less = 2 ** max(0, int(np.log2(apart_px)))
     unit = 2 * less
     width, height = max((x1 - x0) // unit, 1) * 2, max((y1 - y0) // unit, 1) * 2
     rect = x0, y0, min(x0 + width * less, x1), min(y0 + height * less, y1)
-    region = read_rgb(frame, rect, (width, height), unrounded)
     to_frame = np.array([[less, 0.0, x0 + (less - 1) / 2], [0.0, less, y0 + (less - 1) / 2], [0.0, 0.0, 1.0]])
-    return align.warp(region, matrix @ to_frame, margin)
+    return read_rgb(frame, rect, (width, height), unrounded), to_frame
 
 
 def crop_rect(frame: Frame, matrix: NDArray[np.float64], margin: int) -> Rect:

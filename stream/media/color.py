@@ -66,7 +66,7 @@ def read_rgb(frame: Frame, rect: Rect, size: tuple[int, int], unrounded: bool = 
 def add_change(
     planes: list[Plane], color: Color, rect: Rect, matrix: NDArray[np.float64], change: NDArray[np.float32]
 ) -> None:
-    """Add `change` (112, 96, 3), RGB in units of 1/255, to writable `planes` inside `rect` (see `align_rect`).
+    """Add `change` (H, W, 3), RGB in units of 1/255, to writable `planes` inside `rect` (see `align_rect`).
 
     `matrix` (2, 3) maps frame px to the change's px. Samples that the change moves by less than half a step stay.
     """

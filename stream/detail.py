@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.config import EngineSettings
-from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE, scale_of
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, SIZE, scale_of
 from stream.frame import MOST_WAITING, Detail, Frame, Mended, Packet, Patch, Picture
 from stream.memory import apart_s, sameness
 from stream.motion import need, sharpness
-from stream.refit import SOFTER, alike, likeness, to_grey
+from stream.refit import SOFTER, likeness, to_grey
 from stream.region import sampled
 from stream.stats import Stats
 
@@ -124,20 +124,18 @@ class Lending:
 
     def _laid(self, patch: Patch, sight: Sight) -> tuple[Picture, Picture]:
         """What is fine of a sharp face where it lies now, (112 n, 96 n, 3) of 255, and how far it may be this face's as
-        it is now, (112 n, 96 n): by what the frame shows, and by what it was restored to, but for what is fine."""
+        it is now, (112 n, 96 n), by what the frame shows."""
         import cv2
 
         assert patch.kernel is not None
-        face, sharp = to_grey(patch.restored), sight.patch.given
-        a, b = (np.clip(grey + 0.5, 0, 255).astype(np.uint8) for grey in (face, to_grey(sharp)))
+        sharp = to_grey(sight.patch.given)
+        a, b = (np.clip(grey + 0.5, 0, 255).astype(np.uint8) for grey in (to_grey(patch.restored), sharp))
         there = points(1) + cv2.GaussianBlur(self._flow.calc(a, b, None), (0, 0), SMOOTH_PX)
-        grey = cv2.remap(to_grey(sharp), there, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        grey = cv2.remap(sharp, there, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         like = likeness(grey, patch.kernel, to_grey(patch.given))
-        off = cv2.GaussianBlur(face - grey, (0, 0), FINE_PX)
-        like = like * sameness(like) * alike(off, float(face[INNER].std()))
         times = times_of(patch.crop.matrix)
         laid = sampled(sight.frame, sight.patch.crop.matrix, enlarged(there, times), times)
-        return fine_part(laid), enlarged(like, times)
+        return fine_part(laid), enlarged(like * sameness(like), times)
 
 
 def times_of(matrix: NDArray[np.float64]) -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine import Engine, open_engine
 from stream.config import RestoreSettings, load_settings
+from stream.detail import enlarged, points, times_of
 from stream.errors import InputError
 from stream.faces.align import similarity
 from stream.faces.finder import Finder, open_finder
@@ -25,7 +26,7 @@ from stream.frame import Face, Found, Frame, Packet, Track
 from stream.fuse import Fusion
 from stream.media.source import FileSource
 from stream.paste import mask, paste
-from stream.region import cut_crop
+from stream.region import cut_crop, sampled
 from stream.restore import Restoration
 from stream.stats import Stats
 from training.clips import KINDS
@@ -49,6 +50,8 @@ class Figures:
     point_error: list[float] = field(default_factory=list)  # in distances of the eyes
     before_db: list[float] = field(default_factory=list)  # PSNR inside the mask, at crop scale
     after_db: list[float] = field(default_factory=list)
+    own_before_db: list[float] = field(default_factory=list)  # the same at the frame's own resolution, or nearly
+    own_after_db: list[float] = field(default_factory=list)
     flicker_sharp: list[float] = field(default_factory=list)  # mean change from frame to frame, aligned, of 255
     flicker_before: list[float] = field(default_factory=list)
     flicker_after: list[float] = field(default_factory=list)
@@ -187,7 +190,7 @@ def compare_pictures(
     recogniser: Recogniser | None,
 ) -> None:
     """PSNR and flicker inside the mask, and steps across its border, in crops that the true points cut out of all three
-    clips."""
+    clips; PSNR at the frame's own resolution as well."""
     inside = mask(RIM_PX)
     weight = inside[..., None] / (inside.sum() * 3)
     last: dict[int, tuple[int, tuple[NDArray[np.float32], ...]]] = {}  # track -> frame, its three crops
@@ -198,8 +201,12 @@ def compare_pictures(
             a, b, c = (crop[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX] for crop in wide)
             figures.edge_sharp.append(edge(wide[0]))
             figures.edge_after.append(edge(wide[2]))
-            figures.before_db.append(psnr_db(b, a, weight))
-            figures.after_db.append(psnr_db(c, a, weight))
+            figures.before_db.append(psnr_db(b, a, inside))
+            figures.after_db.append(psnr_db(c, a, inside))
+            times = times_of(matrix)
+            own = [sampled(clip[at], matrix, points(times), times) for clip in (sharp, smeared, restored)]
+            figures.own_before_db.append(psnr_db(own[1], own[0], enlarged(inside, times)))
+            figures.own_after_db.append(psnr_db(own[2], own[0], enlarged(inside, times)))
             if track.id in last and last[track.id][0] == at - 1:
                 lists = figures.flicker_sharp, figures.flicker_before, figures.flicker_after
                 for into, now, old in zip(lists, (a, b, c), last[track.id][1], strict=True):
@@ -226,8 +233,8 @@ def ratio(a: list[float], b: list[float]) -> float:
 
 
 def psnr_db(a: NDArray[np.float32], b: NDArray[np.float32], weight: NDArray[np.float32]) -> float:
-    """PSNR of two pictures (H, W, 3) of 255, weighted; 99 where they are the same."""
-    error = float((np.square(a - b) * weight).sum())
+    """PSNR of two pictures (H, W, 3) of 255, each pixel by its weight (H, W); 99 where they are the same."""
+    error = float((np.square(a - b).mean(2) * weight).sum() / weight.sum())
     return 99.0 if error < 1e-5 else min(99.0, float(10 * np.log10(255**2 / error)))
 
 
@@ -235,8 +242,8 @@ def markdown(rows: list[Figures]) -> str:
     """One line a clip and kind."""
     lines = [
         "| clip | smeared by | faces | recall | false a frame | point error | jitter, raw | PSNR smeared | restored "
-        "| lost | worst third | flicker smeared | restored | seam | identity | find ms |",
-        "|" + "---|" * 16,
+        "| lost | worst third | own resolution | flicker smeared | restored | seam | identity | find ms |",
+        "|" + "---|" * 17,
     ]
     for r in rows:
         before, after = np.array(r.before_db), np.array(r.after_db)
@@ -255,6 +262,7 @@ def markdown(rows: list[Figures]) -> str:
             f"{after.mean():.2f}",
             f"{(after < before - 0.05).mean():.0%}",
             "" if untouched else f"{before[worst].mean():.2f} -> {after[worst].mean():.2f}",
+            f"{np.mean(r.own_before_db):.2f} -> {np.mean(r.own_after_db):.2f}" if not untouched else "",
             f"{ratio(r.flicker_before, r.flicker_sharp):.2f}",
             f"{ratio(r.flicker_after, r.flicker_sharp):.2f}",
             f"{max(np.divide(r.edge_after, r.edge_sharp), default=0.0):.2f}",

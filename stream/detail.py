@@ -6,112 +6,51 @@ as this frame does, had this frame's motion smeared it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.config import EngineSettings
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, SIZE, scale_of
-from stream.frame import MOST_WAITING, Detail, Frame, Mended, Packet, Patch, Picture
-from stream.memory import apart_s, sameness
-from stream.motion import need, sharpness
+from stream.frame import Detail, Frame, Mended, Packet, Patch, Picture, Sight
+from stream.memory import sameness
+from stream.motion import sharpness
 from stream.refit import SOFTER, likeness, to_grey
 from stream.region import sampled
 from stream.stats import Stats
 
-LONGEST_S = 3.0  # seconds between two frames of which one lends to the other,
-AHEAD_S, AHEAD_BYTES = 2.0, 128_000_000  # and for how long, and how many decoded pictures, a later one is waited for
 FINE_PX = 1.5  # sigma of the low-pass above which a face is fine, px of the crop
 MOST = 4  # times the crop's resolution, at most, is that of what is lent
 SMOOTH_PX = 2.0  # sigma over which a face moves alike
 WHOLE = 1.67  # times the spread below which a face is left alone, at which all that is fine is lent
 
 
-class Sight(NamedTuple):
-    """A sharp face."""
-
-    frame: Frame
-    patch: Patch
-
-
 class Lending:
     """Frames with restored patches in, the same out, smeared ones with what sharp frames around show of them."""
 
     def __init__(self, settings: EngineSettings, stats: Stats) -> None:
-        """A face whose motion spreads less than `settings.still_px` is sharp."""
+        """What is fine is lent where a face's motion spreads more than `settings.still_px`."""
         import cv2
 
         self._settings, self._stats = settings, stats
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._flow.setFinestScale(0)  # a third of a pixel here is one of the frame
-        self._before: dict[int, Sight] = {}  # of each track the last one that has gone,
-        self._after: dict[int, deque[Sight]] = {}  # and those that wait
 
     def run(self, items: Iterator[Mended | Packet]) -> Iterator[Mended | Packet]:
-        """The stage: packets pass, order is kept; a frame with a smeared face waits for the next sharp one."""
-        waiting: deque[Mended | Packet] = deque()
-        last: Frame | None = None
-        for item in chain(items, (None,)):
-            if item is not None:
-                waiting.append(item)
-            if isinstance(item, Mended):
-                last = item.frame
-                for sight in self._sights(item):
-                    self._after.setdefault(sight.patch.crop.track.id, deque()).append(sight)
-            while waiting and (
-                item is None
-                or len(waiting) >= MOST_WAITING
-                or isinstance(first := waiting[0], Packet)
-                or last is None
-                or self._has_waited(first, last)
-            ):
-                first = waiting.popleft()
-                yield first if isinstance(first, Packet) else self._lent(first)
-
-    def _has_waited(self, first: Mended, last: Frame) -> bool:
-        """Whether a frame may go: a later sharp sight of each smeared face is there, or waited for long enough."""
-        if all(p.crop.track.id in self._after for p in first.patches if p.strength > 0 and p.motion is not None):
-            return True
-        size = sum(plane.nbytes for plane in last.planes) * (last.index - first.frame.index)
-        return size >= AHEAD_BYTES or apart_s(first.frame, last) >= AHEAD_S
-
-    def _sights(self, item: Mended) -> list[Sight]:
-        return [
-            Sight(item.frame, patch)
-            for patch in item.patches
-            if patch.motion is not None
-            and not patch.crop.track.lost
-            and need(patch.motion, self._settings.still_px) == 0
-        ]
-
-    def _lent(self, item: Mended) -> Mended:
-        """A frame that goes, its smeared faces with what is lent them."""
-        with self._stats.timed("fuse"):
-            item = replace(item, patches=tuple(self._detailed(patch, item.frame) for patch in item.patches))
-        for sight in self._sights(item):
-            track = sight.patch.crop.track.id
-            self._before[track] = self._after[track].popleft()
-            if not self._after[track]:
-                del self._after[track]
-        self._before = {k: s for k, s in self._before.items() if apart_s(item.frame, s.frame) <= LONGEST_S}
-        return item
+        """The stage: packets pass, no frame waits."""
+        for item in items:
+            if isinstance(item, Mended) and any(patch.sights for patch in item.patches):
+                with self._stats.timed("fuse"):
+                    item = replace(item, patches=tuple(self._detailed(patch, item.frame) for patch in item.patches))
+            yield item
 
     def _detailed(self, patch: Patch, frame: Frame) -> Patch:
-        if patch.strength == 0 or patch.motion is None or patch.kernel is None or patch.motion.spread_px == 0:
-            return patch
-        track = patch.crop.track
-        sights = [s for s in (self._before.get(track.id), next(iter(self._after.get(track.id, ())), None)) if s]
-        mine = sharpness(patch.given)
-        sights = [
-            s for s in sights if apart_s(s.frame, frame) <= LONGEST_S and mine < SOFTER * sharpness(s.patch.given)
-        ]
-        if not sights:
+        mine, track = sharpness(patch.given), patch.crop.track
+        sights = [sight for sight in patch.sights if mine < SOFTER * sharpness(sight.patch.given)]
+        if not sights or patch.motion is None or patch.kernel is None:
             return patch
         still_px = self._settings.still_px
         share = np.clip((patch.motion.spread_px / still_px - 1) / (WHOLE - 1), 0, 1) if still_px > 0 else 1.0

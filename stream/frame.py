@@ -121,6 +121,13 @@ class Fit(NamedTuple):
     like: float  # mean likeness of the crop and the known face once that smears it, 0 to 1
 
 
+class Sight(NamedTuple):
+    """A face that hardly moved."""
+
+    frame: Frame
+    patch: Patch
+
+
 class Detail(NamedTuple):
     """What is fine of a face, as sharp frames show it, at n times the crop's resolution: about the frame's own."""
 
@@ -139,6 +146,7 @@ class Patch:
     motion: Motion | None = None  # the same in figures
     fit: Fit | None = None  # how frames on one side of this one say that the face was smeared
     is_refitted: bool = False  # the kernel is such a fit, not the network's guess
+    sights: tuple[Sight, ...] = ()  # of the same face, before and after, where this one is smeared
     detail: Detail | None = None  # in place of what is fine of the restored face
 
     @property

@@ -18,6 +18,7 @@ from stream.memory import Memory, added, own
 from stream.motion import motion_of
 from stream.refit import SURE, fit, is_better, placed
 from stream.restore import behind, strength
+from stream.sights import Sighting
 from stream.stats import Stats
 from stream.together import Together
 
@@ -37,7 +38,8 @@ class Fusion:
     def run(self, items: Iterable[Mended | Packet]) -> Iterator[Mended | Packet]:
         """The stage: packets pass, order is kept. Patches of a model that does not tell the motion stay as they are."""
         if self._settings.fuse == "both":
-            together = Together(self._settings, self._stats).run(self._both(items))
+            sighted = Sighting(self._settings.still_px).run(self._both(items))
+            together = Together(self._settings, self._stats).run(sighted)
             return Lending(self._settings, self._stats).run(together)
         return (item if isinstance(item, Packet) else fused(item, item.earlier) for item in items)
 

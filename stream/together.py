@@ -39,12 +39,13 @@ FOLLOW = 0.2  # of likeness more has a neighbour that moved with its crop, and n
 MARGIN, RIM = 8, 4  # px about the crop that are undone with it, and those of them that do not count
 HEIGHT, WIDTH = CROP_HEIGHT + 2 * MARGIN, CROP_WIDTH + 2 * MARGIN
 RIGHT = 0.95  # likeness from which a face is not looked for in neighbours,
-PULL_PX = 1.0  # so far at most is a face pulled to where the neighbour saw it, for it may walk;
+PULL_PX = 0.25  # so far at most is a face pulled to where the neighbour saw it, for it may walk;
 MADE = 0.06  # and so much of it has a restored face more than theirs because it was made from this frame;
 MORE, MORE_PX = (0.15, 0.4), 3.0  # where it has so much more over so many px, it begins to stay, and does
 
 Spectrum = NDArray[np.float32]  # (HEIGHT, WIDTH, 2): real and imaginary parts
 Near = Sequence[tuple[int, Patch]]  # the same face in other frames, and how many frames away that is
+Told = Sequence[tuple[NDArray[np.float64], Patch]]  # and the matrices (2, 3) from their px to those of this one
 Away = tuple[int, ...]  # numbers of frames, in order
 Step = Callable[[Patch, Near], Patch]
 
@@ -70,8 +71,13 @@ class Together:
         return steadied(patch, near, self._flow)
 
     def _retold(self, patch: Patch, near: Near, most: int) -> Patch:
-        told = [each for each in near if each[0] <= most] if self._settings.refit else []
-        return retold(patch, told, self._settings) if told else patch
+        if not self._settings.refit:
+            return patch
+        told = [(between(other, patch), other) for n, other in near if n <= most]
+        if most == 1:  # where a sharp face is seen may be far from here: it lies as its own crop has it
+            seen = [replace(sight.patch, restored=sight.patch.given) for sight in patch.sights]
+            told += [(np.eye(2, 3), one) for one in seen if all(one.crop is not other.crop for _, other in told)]
+        return retold(patch, told, self._settings)
 
     def _stepped(self, items: Iterator[Mended | Packet], away: Away, step: Step) -> Iterator[Mended | Packet]:
         """Every smeared face through a step that sees it in frames so far before and after as well, as they came."""
@@ -139,7 +145,7 @@ def corrected(patch: Patch, near: Near) -> Patch:
     kernels, places = [patch.kernel], [[_wide(patch)]]
     for _, other in near:
         assert other.kernel is not None
-        into, wide = _between(other, patch), _wide(other)
+        into, wide = between(other, patch), _wide(other)
         kernels.append(warped(other.kernel, into[:, :2]))
         places.append([_laid(wide, into), wide])
     gained, shown = np.zeros_like(spectrum), _known().copy()
@@ -197,8 +203,8 @@ def steadied(patch: Patch, near: Near, flow: Any) -> Patch:
     return replace(patch, restored=np.clip(total / weight, 0, 255))
 
 
-def retold(patch: Patch, near: Near, settings: EngineSettings) -> Patch:
-    """A patch with the face of the neighbour that, smeared by the motion fitted to it, looks most as this frame does,
+def retold(patch: Patch, told: Told, settings: EngineSettings) -> Patch:
+    """A patch with the face of another frame that, smeared by the motion fitted to it, looks most as this frame does,
     if hardly less so than the patch's own. That one was made from this frame, and looks like it whatever it is; another
     that does is the face. Its own stays where it looks clearly more so: an eye closed."""
     import cv2
@@ -209,8 +215,7 @@ def retold(patch: Patch, near: Near, settings: EngineSettings) -> Patch:
     own, best = float(mine[INNER].mean()), None
     if own > RIGHT:
         return patch
-    for _, other in near:
-        into = _between(other, patch)
+    for into, other in told:
         found = fit(patch.given, _moved_into(other, into), patch.crop.matrix)
         if found is not None and found.like > (own - MADE if best is None else best[0].like):
             best = found, other, into
@@ -245,7 +250,7 @@ def _wide(patch: Patch) -> Picture:
     return np.pad(grey, more, mode="edge") if more > 0 else grey[-more : HEIGHT - more, -more : WIDTH - more]
 
 
-def _between(other: Patch, patch: Patch) -> NDArray[np.float64]:
+def between(other: Patch, patch: Patch) -> NDArray[np.float64]:
     """The matrix (2, 3) from px of one's crop to those of another's, had the face not moved in the picture."""
     back, there = align.inverse(other.crop.matrix), patch.crop.matrix
     return np.column_stack([there[:, :2] @ back[:, :2], there[:, :2] @ back[:, 2] + there[:, 2]])

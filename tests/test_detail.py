@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace as changed
 
-from stream import detail
+from stream import detail, sights
 from stream.config import load_settings
 from stream.detail import FINE_PX, Lending, times_of
 from stream.faces.align import similarity, warp
@@ -16,6 +16,7 @@ from stream.frame import Color, Crop, Face, Frame, Mended, Packet, Patch, Track
 from stream.motion import motion_of, need
 from stream.paste import paste_patches
 from stream.region import cut_crop
+from stream.sights import Sighting
 from stream.stats import Stats
 from zoo import FACE
 
@@ -76,7 +77,7 @@ def mended(index, picture, times, px=1, shift=0, track=1):
 
 
 def lend(items, settings=SETTINGS):
-    return list(Lending(settings, Stats()).run(iter(items)))
+    return list(Lending(settings, Stats()).run(Sighting(settings.still_px).run(iter(items))))
 
 
 def shown(item):
@@ -148,10 +149,11 @@ def test_a_closed_eye_stays_closed(photographs, px, contrast):
 @pytest.mark.parametrize(("fit", "waited"), [(100, 6), (3, 3)])
 def test_a_frame_waits_for_the_next_sharp_one_as_long_as_memory_lasts(photographs, monkeypatch, fit, waited):
     picture = photographs(2)
-    monkeypatch.setattr(detail, "AHEAD_BYTES", fit * picture.nbytes)
+    monkeypatch.setattr(sights, "AHEAD_BYTES", fit * picture.nbytes)
     items = [PACKET, *(mended(i, picture, 2, PX)[0] for i in range(6)), mended(6, picture, 2)[0], PACKET]
     taken = []
-    lent = Lending(SETTINGS, Stats()).run(taken.append(item) or item for item in items)
+    sighted = Sighting(SETTINGS.still_px).run(taken.append(item) or item for item in items)
+    lent = Lending(SETTINGS, Stats()).run(sighted)
     done = [(item, len(taken)) for item in lent]
     assert [getattr(i, "frame", i) for i, _ in done] == [getattr(i, "frame", i) for i in items]
     assert done[0][1] == 1, "a packet waits for nothing"

@@ -11,14 +11,14 @@ from msgspec.structs import replace as changed
 from engine import Engine, EngineError, ModelSpec, Restored
 from engine.echo import EchoEngine
 from stream.config import load_settings
-from stream.detail import AHEAD_S
 from stream.frame import MOST_WAITING, Color, Crop, Face, Found, Frame, Mended, Packet, Patch, Track
 from stream.fuse import AHEAD, CHUNK, Fusion
 from stream.memory import LONGEST_S, Memory
 from stream.motion import motion_of, need
 from stream.restore import Restoration
+from stream.sights import AHEAD_S
 from stream.stats import Stats
-from stream.together import WAIT, Together, corrected, retold, steadied
+from stream.together import WAIT, Together, between, corrected, retold, steadied
 from zoo import FACE
 
 SETTINGS = load_settings(None, {}).restore
@@ -369,13 +369,13 @@ def test_a_face_is_told_by_a_neighbour_that_explains_its_frame_as_well(face_at):
     now, other = shaken([true] * 2, 17)
     known = replace(other, restored=true)
     right = replace(now, restored=true)
-    assert retold(right, [(1, known)], SETTINGS) is right, "nothing is missing"
+    assert retold(right, [(np.eye(2, 3), known)], SETTINGS) is right, "nothing is missing"
     wrong = replace(now, kernel=np.ascontiguousarray(now.kernel.T))
-    done = retold(wrong, [(1, known)], SETTINGS)
+    done = retold(wrong, [(np.eye(2, 3), known)], SETTINGS)
     assert error(done.restored, true) < 0.3 * error(now.restored, true) and done.is_refitted
     assert done.motion is not None and abs(done.motion.direction_deg - now.motion.direction_deg) < 10
     assert 0.7 < done.motion.length_px / now.motion.length_px < 1.3
-    for silent in ([], [(1, replace(other, restored=true[:, ::-1].copy()))]):
+    for silent in ([], [(np.eye(2, 3), replace(other, restored=true[:, ::-1].copy()))]):
         assert retold(wrong, silent, SETTINGS) is wrong, "nobody, or somebody else"
 
 
@@ -427,7 +427,7 @@ def test_a_flat_face_tells_no_motion(face_at):
     flat = replace(
         restored_somewhat(np.full((112, 96, 3), 1, np.uint8), 17), restored=np.full((112, 96, 3), 5, np.uint8)
     )
-    assert retold(flat, [(1, flat)], SETTINGS) is flat
+    assert retold(flat, [(np.eye(2, 3), flat)], SETTINGS) is flat
 
 
 def test_many_frames_of_one_motion_do_not_believe_their_common_error(face_at):
@@ -475,7 +475,7 @@ def test_a_told_face_lies_where_this_frame_has_it(face_at, way, by):
     wrong = replace(now, kernel=np.ascontiguousarray(now.kernel.T))
     matrix = np.column_stack([np.eye(2), by if way == "cut otherwise" else (0, 0)])
     there = replace(other, restored=face_at(*by), crop=replace(other.crop, matrix=matrix))
-    done = retold(wrong, [(1, there)], SETTINGS)
+    done = retold(wrong, [(between(there, wrong), there)], SETTINGS)
     assert done.is_refitted
     off = cv2.phaseCorrelate(*(each.mean(2, dtype=np.float32)[16:-16, 16:-16] for each in (true, done.restored)))[0]
     assert np.hypot(*off) < (0.8 if way == "cut otherwise" else 1.2)

@@ -14,7 +14,7 @@ FULL = 3.0  # times the spread below which a face is left alone, at which it is 
 
 def motion_of(kernel: NDArray[np.float32], matrix: NDArray[np.float64]) -> Motion:
     """The motion in a kernel (33, 33) of sum 1 that was found in the crop which `matrix` cut out of its frame."""
-    if not (np.isfinite(kernel).all() and kernel.max() > 0):  # nothing is known
+    if not is_known(kernel):
         return Motion(0.0, 0.0, 0.0)
     weight = np.clip(kernel - NOISE * kernel.max(), 0, None).astype(np.float64)
     weight /= weight.sum()
@@ -30,6 +30,11 @@ def motion_of(kernel: NDArray[np.float32], matrix: NDArray[np.float64]) -> Motio
     # A straight path of n px has a variance of n^2 / 12.
     length = float(np.sqrt(12 * max(variances[1], 0.0))) / scale_of(matrix)
     return Motion(float(np.sqrt(max(covariance.trace(), 0.0))), length, direction)
+
+
+def is_known(kernel: NDArray[np.float32]) -> bool:
+    """Whether a kernel tells anything: numbers, and not all of them 0."""
+    return bool(np.isfinite(kernel).all() and kernel.max() > 0)
 
 
 def middle_of(kernel: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -54,7 +54,8 @@ def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
     for patch in patches:
         change, matrix = masked_change(patch, _given(frame, patch)), patch.crop.matrix
         if patch.detail is not None:
-            change, matrix = detailed(frame, patch.crop.matrix, change, patch.detail)
+            so_far = replace(frame, planes=tuple(planes))  # where faces overlap, what is fine is replaced once
+            change, matrix = detailed(so_far, patch.crop.matrix, change, patch.detail)
         add_change(planes, frame.color, crop_rect(frame, patch.crop.matrix, 0), matrix, change)
     for plane in planes:
         plane.flags.writeable = False
@@ -88,8 +89,8 @@ def masked_change(patch: Patch, given: Picture) -> Picture:
 def detailed(
     frame: Frame, matrix: NDArray[np.float64], change: Picture, detail: Detail
 ) -> tuple[Picture, NDArray[np.float64]]:
-    """A change (112, 96, 3) with which what is fine of the face becomes that of the detail, (112 n, 96 n, 3), and the
-    matrix that maps px of the frame to its px."""
+    """The change (112 n, 96 n, 3) that does what one (112, 96, 3) does, and makes what is fine of the face that of the
+    detail; and the matrix that maps px of the frame to its px."""
     times = len(detail.picture) // CROP_HEIGHT
     change = enlarged(change, times)
     own = fine_part(sampled(frame, matrix, points(times), times) + change)

@@ -9,10 +9,11 @@ from itertools import chain
 
 from stream.frame import MOST_WAITING, Frame, Mended, Packet, Patch, Sight
 from stream.memory import apart_s
-from stream.motion import need
+from stream.motion import is_known, need
 
 LONGEST_S = 3.0  # seconds between two frames of which one shows what the other has lost,
-AHEAD_S, AHEAD_BYTES = 2.0, 128_000_000  # and for how long, and how many decoded pictures, a later one is waited for
+AHEAD_S = 2.0  # and for how long a later one is waited for,
+MOST_BYTES = 128_000_000  # unless the decoded pictures that wait, or those of earlier sights, come to more
 
 
 class Sighting:
@@ -27,12 +28,12 @@ class Sighting:
     def run(self, items: Iterator[Mended | Packet]) -> Iterator[Mended | Packet]:
         """The stage: packets pass, order is kept; a frame with a smeared face waits for the next sharp one."""
         waiting: deque[Mended | Packet] = deque()
-        last: Frame | None = None
+        last: Mended | None = None
         for item in chain(items, (None,)):
             if item is not None:
                 waiting.append(item)
             if isinstance(item, Mended):
-                last = item.frame
+                last = item
                 for sight in self._sights(item):
                     self._after.setdefault(sight.patch.crop.track.id, deque()).append(sight)
             while waiting and (
@@ -45,18 +46,25 @@ class Sighting:
                 first = waiting.popleft()
                 yield first if isinstance(first, Packet) else self._sighted(first)
 
-    def _has_waited(self, first: Mended, last: Frame) -> bool:
-        """Whether a frame may go: a later sharp sight of each smeared face is there, or waited for long enough."""
-        if all(patch.crop.track.id in self._after for patch in first.patches if _is_smeared(patch)):
+    def _has_waited(self, first: Mended, last: Mended) -> bool:
+        """Whether a frame may go: a later sharp sight of each smeared face is there, the face is gone, or it has waited
+        for long enough."""
+        still = {patch.crop.track.id for patch in last.patches}
+        smeared = {patch.crop.track.id for patch in first.patches if _is_smeared(patch)}
+        if self._still_px <= 0 or smeared & still <= self._after.keys():
             return True
-        size = sum(plane.nbytes for plane in last.planes) * (last.index - first.frame.index)
-        return size >= AHEAD_BYTES or apart_s(first.frame, last) >= AHEAD_S
+        size = _size(last.frame) * (last.frame.index - first.frame.index)
+        return size >= MOST_BYTES or apart_s(first.frame, last.frame) >= AHEAD_S
 
     def _sights(self, item: Mended) -> list[Sight]:
         return [
             Sight(item.frame, patch)
             for patch in item.patches
-            if patch.motion is not None and not patch.crop.track.lost and need(patch.motion, self._still_px) == 0
+            if patch.motion is not None
+            and not patch.crop.track.lost
+            and need(patch.motion, self._still_px) == 0
+            and patch.kernel is not None
+            and is_known(patch.kernel)
         ]
 
     def _sighted(self, item: Mended) -> Mended:
@@ -66,7 +74,13 @@ class Sighting:
             self._before[track] = self._after[track].popleft()
             if not self._after[track]:
                 del self._after[track]
-        self._before = {k: sight for k, sight in self._before.items() if apart_s(item.frame, sight.frame) <= LONGEST_S}
+        frames = sorted({sight.frame.index for sight in self._before.values()})
+        kept = frames[-max(1, MOST_BYTES // _size(item.frame)) :]
+        self._before = {
+            track: sight
+            for track, sight in self._before.items()
+            if sight.frame.index in kept and apart_s(item.frame, sight.frame) <= LONGEST_S
+        }
         return replace(item, patches=tuple(self._seen(p, item.frame) if _is_smeared(p) else p for p in item.patches))
 
     def _seen(self, patch: Patch, frame: Frame) -> Patch:
@@ -74,6 +88,10 @@ class Sighting:
         sights = self._before.get(track), next(iter(self._after.get(track, ())), None)
         near = tuple(s for s in sights if s is not None and apart_s(s.frame, frame) <= LONGEST_S)
         return replace(patch, sights=near) if near else patch
+
+
+def _size(frame: Frame) -> int:
+    return sum(plane.nbytes for plane in frame.planes)
 
 
 def _is_smeared(patch: Patch) -> bool:

@@ -22,7 +22,7 @@ from stream.faces import align
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
 from stream.frame import MOST_WAITING, Mended, Packet, Patch, Picture
 from stream.memory import LONGEST_S, apart_s, found_in, sameness
-from stream.motion import middle_of, motion_of, need
+from stream.motion import is_known, middle_of, motion_of, need
 from stream.refit import LEAST_PX, alike, fit, likeness, to_grey, warped
 from stream.restore import strength
 from stream.stats import Stats
@@ -130,7 +130,7 @@ def _shows(patch: Patch, track: int) -> bool:
     """Whether a patch is of that track, seen, and of known motion."""
     if patch.crop.track.id != track or patch.crop.track.lost or patch.kernel is None:
         return False
-    return bool(np.isfinite(patch.kernel).all() and patch.kernel.max() > 0)
+    return is_known(patch.kernel)
 
 
 def corrected(patch: Patch, near: Near) -> Patch:

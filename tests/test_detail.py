@@ -10,7 +10,7 @@ from msgspec.structs import replace as changed
 
 from stream import detail, sights
 from stream.config import load_settings
-from stream.detail import FINE_PX, Lending, times_of
+from stream.detail import FINE_PX, Lending, fine_part, times_of
 from stream.faces.align import similarity, warp
 from stream.frame import Color, Crop, Face, Frame, Mended, Packet, Patch, Track
 from stream.motion import motion_of, need
@@ -149,7 +149,7 @@ def test_a_closed_eye_stays_closed(photographs, px, contrast):
 @pytest.mark.parametrize(("fit", "waited"), [(100, 6), (3, 3)])
 def test_a_frame_waits_for_the_next_sharp_one_as_long_as_memory_lasts(photographs, monkeypatch, fit, waited):
     picture = photographs(2)
-    monkeypatch.setattr(sights, "AHEAD_BYTES", fit * picture.nbytes)
+    monkeypatch.setattr(sights, "MOST_BYTES", fit * picture.nbytes)
     items = [PACKET, *(mended(i, picture, 2, PX)[0] for i in range(6)), mended(6, picture, 2)[0], PACKET]
     taken = []
     sighted = Sighting(SETTINGS.still_px).run(taken.append(item) or item for item in items)
@@ -159,6 +159,44 @@ def test_a_frame_waits_for_the_next_sharp_one_as_long_as_memory_lasts(photograph
     assert done[0][1] == 1, "a packet waits for nothing"
     assert done[1][1] - 2 == waited
     assert done[6][0].patches[0].detail is not None
+
+
+def test_no_frame_waits_for_a_face_that_is_gone_or_where_none_is_ever_sharp(photographs):
+    picture = photographs(2)
+    gone = [
+        *(mended(i, picture, 2, PX)[0] for i in range(3)),
+        *(replace(mended(i, picture, 2)[0], patches=()) for i in range(3, 9)),
+    ]
+    smeared = [mended(i, picture, 2, PX)[0] for i in range(9)]
+    for items, still_px, most in ((gone, SETTINGS.still_px, 4), (smeared, 0.0, 1), (smeared, SETTINGS.still_px, 9)):
+        taken = []
+        first = next(Sighting(still_px).run(taken.append(item) or item for item in items))
+        assert first.frame is items[0].frame and len(taken) == most
+
+
+def test_what_tells_no_motion_is_not_sharp_and_few_frames_are_kept(photographs, monkeypatch):
+    picture = photographs(2)
+    nothing = mended(0, picture, 2)[0]
+    nothing = replace(
+        nothing, patches=tuple(replace(p, kernel=np.zeros((33, 33), np.float32)) for p in nothing.patches)
+    )
+    assert lend([nothing, mended(1, picture, 2, PX)[0]])[1].patches[0].detail is None
+    monkeypatch.setattr(sights, "MOST_BYTES", 5 * picture.nbytes)
+    stage = Sighting(SETTINGS.still_px)
+    assert len(list(stage.run(mended(i, picture, 2, track=i)[0] for i in range(20)))) == 20
+    assert len(stage._before) == 5 and not stage._after
+
+
+def test_where_faces_overlap_what_is_fine_is_replaced_once(photographs):
+    picture = photographs(2)
+    sharp, (now, true) = mended(0, picture, 2)[0], mended(1, picture, 2, PX)
+    done = lend([sharp, now])[1]
+    patch = replace(done.patches[0], restored=done.patches[0].given.astype(np.float32))  # nothing but the detail
+    once, twice = (
+        fine_part(shown(replace(done, patches=(patch,) * n)).astype(np.float32)[48:-48, 48:-48]) for n in (1, 2)
+    )
+    assert np.abs(once - fine_part(true.astype(np.float32)[48:-48, 48:-48])).mean() < 8
+    assert np.abs(twice - once).mean() < 0.2 * np.abs(once).mean()
 
 
 def test_a_detail_is_of_the_frames_own_resolution_up_to_four_times_the_crops():

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +229,23 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(faces, tmp_path):
     for part in ("network", "ema"):
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
     assert not all(torch.equal(a["network"][n], a["ema"][n]) for n in a["network"])
+
+
+def test_a_fault_where_batches_are_made_ends_the_run(faces, tmp_path):
+    (tmp_path / "tiny.toml").write_text(_toml(to_builtins(small(faces))))
+    script = """
+from training import train
+train.make_batch = lambda *_: 1 / 0
+from pathlib import Path
+from training.config import load_config
+kept = []
+try:
+    train.train(load_config(Path("tiny.toml")), Path("run"))
+except ZeroDivisionError as error:
+    kept.append(error)  # and with it all that its traceback holds
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_run_needs_no_git(faces, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 """The training loop, read from top to bottom: faces, network, optimiser, steps.
 
-A run's folder holds `config.json`, `log.jsonl`, TensorBoard's curves, `state.pt` (everything: a resumed run gives the
-losses of an uninterrupted one) and `ema.pt` (the averaged weights in half precision, with what builds their network).
+A run's folder holds `config.json`, `log.jsonl`, TensorBoard's curves, `state.pt` (everything: on a CPU a resumed
+run gives the losses of an uninterrupted one) and `ema.pt` (the averaged weights in half precision, with what builds
+their network).
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
 
     with (
         RunLog(run, config, state.network, state.step) if world.rank == 0 else nullcontext() as log,
+        prefetch(config, run.parent / "cache", state.step, world.device) as batches,
         gentle_stop() as stopped,
     ):
-        batches = prefetch(config, run.parent / "cache", state.step, world.device)
         while state.step < config.run.steps and not world.any(stopped.is_set()):
             batch, share = world.part(next(batches))
             rate = config.optimizer.learning_rate * state.rate * schedule(config, state.step)
@@ -164,9 +165,11 @@ class Batches(Dataset[Batch]):
         return batch_of(self._config, self._faces, trained_on(self._faces), self._step + index)
 
 
-def prefetch(config: TrainConfig, cache: Path, step: int, device: torch.device) -> Iterator[Batch]:
-    """Batches from `step` on, made by `config.workers` processes, some ahead; their fault is raised here."""
-    batches = DataLoader(
+@contextmanager
+def prefetch(config: TrainConfig, cache: Path, step: int, device: torch.device) -> Iterator[Iterator[Batch]]:
+    """Batches from `step` on, made by `config.workers` processes, some ahead; a fault of theirs is raised where the
+    batch is awaited."""
+    loader = DataLoader(
         Batches(config, cache, step),
         batch_size=None,
         num_workers=config.workers,
@@ -174,7 +177,13 @@ def prefetch(config: TrainConfig, cache: Path, step: int, device: torch.device) 
         worker_init_fn=_leave_signals,
         pin_memory=device.type == "cuda",
     )
-    return iter(batches)
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        # By itself that is done once nothing holds the iterator, which the traceback of a fault does until the end;
+        # and then these processes, deaf to signals, would be waited for in vain.
+        batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _leave_signals(_: int) -> None:

@@ -40,7 +40,7 @@ def shared() -> Path:
 def no_thread_outlives_a_test():
     before = set(threading.enumerate())
     yield
-    left = [t.name for t in threading.enumerate() if t not in before and t.name.startswith("lane-")]
+    left = [t.name for t in threading.enumerate() if t not in before and t.name.startswith(("lane-", "prefetch"))]
     assert not left, f"threads left alive: {left}"
 
 

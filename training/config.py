@@ -116,7 +116,6 @@ class TrainConfig(Struct, frozen=True, kw_only=True):
     faces: str  # a folder
     seed: int
     threads: Count
-    workers: Count  # processes that make batches
     precision: Precision
     compile: bool
     network: NetworkConfig

@@ -7,6 +7,7 @@ their network).
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from stream.errors import Interrupted
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
@@ -48,13 +48,14 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
     world = join(config.run.batch)
     low_precision = use_bfloat16(config.precision, world.device)
     faces = load_faces(Path(config.faces), run.parent / "cache")
+    count = max(len(faces) - VALIDATION_FACES, len(faces) // 2)
     phi = Phi(Path(config.loss.recogniser)).to(world.device) if config.loss.facial else None
     state = start(config, run, weights, world.device)
     network = world.wrap(cast("nn.Module", torch.compile(state.network)) if config.compile else state.network)
 
     with (
         RunLog(run, config, state.network, state.step) if world.rank == 0 else nullcontext() as log,
-        prefetch(config, run.parent / "cache", state.step, world.device) as batches,
+        prefetch(config, faces, count, state.step) as batches,
         gentle_stop() as stopped,
     ):
         while state.step < config.run.steps and not world.any(stopped.is_set()):
@@ -77,7 +78,7 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
                 log.step(state.step, loss.detach(), rate)
             every = config.run.validate_every
             if every and (state.step % every == 0 or state.step == config.run.steps):
-                found = validate(state.ema, config, faces[trained_on(faces) :], world.device)
+                found = validate(state.ema, config, faces[count:], world.device)
                 state.plateau(found["loss"], config.optimizer.halve_after)
                 if log is not None:
                     log.validated(state.step, found)
@@ -149,52 +150,44 @@ def gentle_stop() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-class Batches(Dataset[Batch]):
-    """The batches of a run from a step on; made in processes of their own, that open the faces themselves."""
-
-    def __init__(self, config: TrainConfig, cache: Path, step: int) -> None:
-        self._config, self._cache, self._step = config, cache, step
-        self._faces: NDArray[np.uint8] | None = None
-
-    def __len__(self) -> int:
-        return max(0, self._config.run.steps - self._step)
-
-    def __getitem__(self, index: int) -> Batch:
-        if self._faces is None:
-            self._faces = load_faces(Path(self._config.faces), self._cache)
-        return batch_of(self._config, self._faces, trained_on(self._faces), self._step + index)
-
-
 @contextmanager
-def prefetch(config: TrainConfig, cache: Path, step: int, device: torch.device) -> Iterator[Iterator[Batch]]:
-    """Batches from `step` on, made by `config.workers` processes, some ahead; a fault of theirs is raised where the
-    batch is awaited."""
-    loader = DataLoader(
-        Batches(config, cache, step),
-        batch_size=None,
-        num_workers=config.workers,
-        prefetch_factor=4,
-        worker_init_fn=_leave_signals,
-        pin_memory=device.type == "cuda",
-    )
-    batches = iter(loader)
+def prefetch(config: TrainConfig, faces: NDArray[np.uint8], count: int, step: int) -> Iterator[Iterator[Batch]]:
+    """Batches from `step` on, made in a thread, at most four ahead; its fault is raised where the batch is awaited."""
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(4)
+    stop = threading.Event()
+
+    def put(item: Batch | BaseException) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def make() -> None:
+        torch.set_num_threads(1)  # of this thread: two pools of threads on the same cores wait for each other
+        try:
+            for at in range(step, config.run.steps):
+                if stop.is_set():
+                    return
+                put(batch_of(config, faces, count, at))
+        except BaseException as error:  # carried to the consumer, which raises it
+            put(error)
+
+    def take() -> Iterator[Batch]:
+        while True:
+            got = ready.get()
+            if isinstance(got, BaseException):
+                raise got
+            yield got
+
+    thread = threading.Thread(target=make, name="prefetch", daemon=True)
+    thread.start()
     try:
-        yield batches
+        yield take()
     finally:
-        # By itself that is done once nothing holds the iterator, which the traceback of a fault does until the end;
-        # and then these processes, deaf to signals, would be waited for in vain.
-        batches._shutdown_workers()  # type: ignore[attr-defined]
-
-
-def _leave_signals(_: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the one that trains decides when to stop."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def trained_on(faces: NDArray[np.uint8]) -> int:
-    """How many of the faces train; those after them validate."""
-    return max(len(faces) - VALIDATION_FACES, len(faces) // 2)
+        stop.set()
+        thread.join()
 
 
 def batch_of(config: TrainConfig, faces: NDArray[np.uint8], count: int, step: int) -> Batch:

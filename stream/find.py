@@ -27,6 +27,7 @@ LOOK = 2.0  # side of the square around a face that is looked at again, in width
 SURE, LIKELY, DOUBTFUL = 0.6, 0.4, 0.25
 # The points of a face beside the middle of the box in which a search finds it, in widths of that.
 IN_BOX = (align.TEMPLATE - align.TEMPLATE.mean(0)) * 0.0103 + (0.014, 0.03)
+EASY = 5 / 3  # times as long may it be until the next look where the landmarker saw every face in the picture itself
 HOLD = 1.2  # times larger must another face be to become the largest
 CUT = 0.5  # mean difference of two frames' luma beside its own spread, from which they are two scenes, dark ones too
 
@@ -79,6 +80,7 @@ class FaceFinding:
         self._turn = 0
         self._unsearched = 0  # frames since the last search,
         self._unlooked = 0  # and since the last look
+        self._every = settings.look_every  # so many are from that to the next
         self._choose = chooser(settings.choose)
         self._ignored = [tuple(int(number) for number in part.split(",")) for part in settings.ignore]
 
@@ -103,7 +105,7 @@ class FaceFinding:
                     waiting = []
                 waiting.append(item)
                 self._unlooked += 1
-                look = new_scene or self._unlooked >= self._settings.look_every
+                look = new_scene or self._unlooked >= self._every
                 if look or not self._settings.look_ahead:
                     yield from self._advance(waiting, new_scene, look)
                     waiting = []
@@ -127,6 +129,8 @@ class FaceFinding:
             if look:
                 self._unlooked = 0
             seen = [(track, *self._where(track, frames[-1], look)) for track in self._tracker.tracks]
+            if look:
+                self._every = self._until_next([face for _, face, held in seen if held])
         start, end = self._time, frames[-1].pts * frames[-1].time_base
         for item in waiting:
             if isinstance(item, Packet):
@@ -141,12 +145,18 @@ class FaceFinding:
                 self._time = now
                 self._unsearched += 1
                 if item is frames[-1]:
-                    if new_scene or self._unsearched >= self._settings.search_every:
-                        self._search(item, everywhere=new_scene)
+                    self._search_if_due(item, new_scene)
                     self._tracker.prune()
                 found = Found(item, self._crops(item))
             self._last = item
             yield found
+
+    def _until_next(self, seen: list[Face]) -> int:
+        """Frames from this look to the next: more where frames wait and all faces are seen well. Points of smeared ones
+        are always a little off, so they are looked at more often. One missed look must not end a track."""
+        often, longest = self._settings.look_every, self._settings.max_gap_frames
+        clear = bool(seen) and all(face.score >= 1 and not face.is_restored for face in seen)
+        return max(often, min(int(often * EASY), longest)) if clear and self._settings.look_ahead else often
 
     def _where(self, track: Track, frame: Frame, look: bool) -> tuple[Face, bool]:
         """Where a track's face is now, and whether it is still held: seen, or not missed yet since the last look."""
@@ -177,6 +187,14 @@ class FaceFinding:
             return "in an ignored part"
         return "turned away" if track.face.yaw > self._settings.max_yaw_deg else None
 
+    def _search_if_due(self, frame: Frame, new_scene: bool) -> None:
+        if new_scene:
+            self._unsearched = 0
+            self._search(frame, everywhere=True)
+        while self._unsearched >= self._settings.search_every:
+            self._unsearched -= self._settings.search_every
+            self._search(frame, everywhere=False)
+
     def _search(self, frame: Frame, everywhere: bool) -> None:
         """Start tracks for the faces of the next tile, or of all."""
         size, least = (frame.width, frame.height), self._settings.min_size_px
@@ -184,7 +202,7 @@ class FaceFinding:
         smaller = []
         if everywhere and self._restores and self._settings.look_ahead:  # live there is no time
             smaller = [rect for rect in tiles(*size, tile_side(least, smeared=True))[1:] if rect not in small]
-        self._turn, self._unsearched = self._turn + 1, 0
+        self._turn += 1
         # Every second search is for large faces in the whole picture, the others go over the tiles.
         one = small[self._turn // 2 % len(small)] if small and self._turn % 2 else whole
         for rect in [whole, *small, *smaller] if everywhere else [one]:

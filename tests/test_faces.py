@@ -38,6 +38,13 @@ def finder(request):
     opened.close()
 
 
+@pytest.fixture(scope="module")
+def mediapipe():
+    opened = open_finder("mediapipe")
+    yield opened
+    opened.close()
+
+
 def find_all(path, finder, margin=0, **changes):
     stats = Stats()
     settings = load_settings(None, {"faces": changes}).faces
@@ -514,6 +521,44 @@ def test_live_no_frame_waits_and_faces_move_with_the_picture(clip, finder):
     steps = np.diff(np.array(eyes)[:, 0])
     between_looks = [step for i, step in enumerate(steps) if (i + 1) % 4]
     assert np.allclose(between_looks, 1.0, atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "restored", "looks"),
+    [
+        ({}, False, [3, 8, 13, 18, 23]),
+        ({}, True, [3, 6, 9, 12, 15, 18, 21, 23]),
+        ({"look_ahead": False}, False, [3, 6, 9, 12, 15, 18, 21]),
+        ({"max_gap_frames": 4}, False, [3, 7, 11, 15, 19, 23]),
+        ({"look_every": 1}, False, list(range(1, 24))),
+    ],
+)
+def test_a_face_that_is_seen_clearly_is_looked_at_less_often_and_new_ones_are_searched_for_as_often(
+    clip, mediapipe, monkeypatch, changes, restored, looks
+):
+    given, looked, searched = [], [], []
+    look, search = mediapipe.look, mediapipe.search
+
+    def seen(image, last, track):
+        if track:
+            looked.append(given[-1])
+        face = look(image, last, track)
+        return replace(face, is_restored=restored)
+
+    monkeypatch.setattr(mediapipe, "look", seen)
+    monkeypatch.setattr(mediapipe, "search", lambda image: searched.append(given[-1]) or search(image))
+
+    def frames():
+        with FileSource(clip("two-dozen.mp4", pts=tuple(range(0, 24 * 512, 512)))) as source:
+            for item in source:
+                if isinstance(item, Frame):
+                    given.append(item.index)
+                    yield item
+
+    settings = load_settings(None, {"faces": changes}).faces
+    assert len(list(FaceFinding(mediapipe, settings, 0, Stats()).run(frames()))) == 24
+    assert looked == looks
+    assert len([at for at in searched if at]) == looks[-1] // 3
 
 
 def test_a_face_that_is_missed_goes_on_with_the_picture(clip, finder, monkeypatch):

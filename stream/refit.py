@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +37,32 @@ NOWHERE = np.zeros(2)
 FAR_PX = 12.0  # spread at which the middle of a motion says as much of where a face is as where it was seen does
 
 
+class Guess(NamedTuple):
+    """A motion as it is seen at half the size."""
+
+    kernel: NDArray[np.float32]  # (41, 41), of the whole size
+    like: float  # mean likeness, 0 to 1, to what it makes of the face
+
+
 def fit(given: NDArray[np.uint8], face: Picture, matrix: NDArray[np.float64]) -> Fit | None:
     """The motion that makes the smeared crop (112, 96, 3) of a known face (112, 96, 3) that lies near; None where it is
     small, the crop about as sharp, the face plain, or the two not alike. `matrix` cut the crop out of its frame."""
-    grey, seen = to_grey(face), to_grey(given)
+    guess = guessed(given, face)
+    return None if guess is None else fit_from(guess, given, face, matrix)
+
+
+def guessed(given: NDArray[np.uint8], face: Picture) -> Guess | None:
+    """The first part of `fit`, a third of its time; None where the crop is about as sharp, or the face plain."""
+    grey = to_grey(face)
     if sharpness(given) > SOFTER * sharpness(face) or grey[INNER].std() < PLAIN:
         return None
-    kernel, off = centred(fit_kernel(grey, seen))
+    return _guess(grey, to_grey(given))
+
+
+def fit_from(guess: Guess, given: NDArray[np.uint8], face: Picture, matrix: NDArray[np.float64]) -> Fit | None:
+    """The other part of `fit`, from what was guessed of the same face."""
+    grey, seen = to_grey(face), to_grey(given)
+    kernel, off = centred(_refined(guess.kernel, grey, seen))
     spread = motion_of(kernel, matrix).spread_px
     like = float(likeness(moved(grey, off), kernel, seen)[INNER].mean())
     if spread < LEAST_PX or like < LIKE:
@@ -71,20 +91,26 @@ def placed(patch: Patch, found: Fit) -> Patch:
 def fit_kernel(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
     """The kernel (41, 41), at least 0 and of sum 1, that makes one grey crop (112, 96) of the other: at half their size
     first; then where the crop shows all that such a motion smears into a pixel."""
-    start = _coarse(sharp, seen)
-    return _of_sum_1(_descend(start, sharp, seen, shown(start), DETAIL_PX, STEPS))
+    return _refined(_guess(sharp, seen).kernel, sharp, seen)
 
 
-def _coarse(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
+def _guess(sharp: Picture, seen: Picture) -> Guess:
     import cv2
 
-    half = [
+    a, b = (
         np.asarray(cv2.resize(g, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.float32) for g in (sharp, seen)
-    ]
+    )
     flat = np.full((REACH + 1, REACH + 1), np.float32(1 / (REACH + 1) ** 2))
-    coarse = _descend(flat, half[0], half[1], _blind(), COARSE_DETAIL_PX, COARSE_STEPS)
-    doubled = cv2.warpAffine(coarse, np.diag([2.0, 2.0, 0])[:2], (2 * REACH + 1,) * 2, flags=cv2.INTER_LINEAR)
-    return np.asarray(doubled / 4, np.float32)
+    kernel = _descend(flat, a, b, _blind(), COARSE_DETAIL_PX, COARSE_STEPS)
+    doubled = cv2.warpAffine(kernel, np.diag([2.0, 2.0, 0])[:2], (2 * REACH + 1,) * 2, flags=cv2.INTER_LINEAR)
+    inner = tuple(slice(part.start // 2, part.stop // 2) for part in INNER)
+    off = smeared(a, _of_sum_1(without_noise(kernel))) - b
+    like = float(alike(off, float(b[inner].std()))[inner].mean())
+    return Guess(np.asarray(doubled / 4, np.float32), like)
+
+
+def _refined(start: NDArray[np.float32], sharp: Picture, seen: Picture) -> NDArray[np.float32]:
+    return _of_sum_1(_descend(start, sharp, seen, shown(start), DETAIL_PX, STEPS))
 
 
 def _descend(

@@ -23,7 +23,7 @@ from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, INNER, SIZE
 from stream.frame import MOST_WAITING, Mended, Packet, Patch, Picture
 from stream.memory import LONGEST_S, apart_s, found_in, sameness
 from stream.motion import is_known, middle_of, motion_of, need
-from stream.refit import LEAST_PX, alike, fit, likeness, to_grey, warped
+from stream.refit import LEAST_PX, alike, fit_from, guessed, likeness, to_grey, warped
 from stream.restore import strength
 from stream.stats import Stats
 
@@ -40,6 +40,7 @@ MARGIN, RIM = 8, 4  # px about the crop that are undone with it, and those of th
 HEIGHT, WIDTH = CROP_HEIGHT + 2 * MARGIN, CROP_WIDTH + 2 * MARGIN
 RIGHT = 0.95  # likeness from which a face is not looked for in neighbours,
 PULL_PX = 0.25  # so far at most is a face pulled to where the neighbour saw it, for it may walk;
+LIKELY = 2  # neighbours, those that look most like it at half the size, are looked at closer;
 MADE = 0.06  # and so much of it has a restored face more than theirs because it was made from this frame;
 MORE, MORE_PX = (0.15, 0.4), 3.0  # where it has so much more over so many px, it begins to stay, and does
 
@@ -58,7 +59,7 @@ class Together:
         import cv2
 
         self._settings, self._stats = settings, stats
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
 
     def run(self, items: Iterator[Mended | Packet]) -> Iterator[Mended | Packet]:
         """Two rounds of all: packets pass, order is kept, frames wait for WAIT later ones."""
@@ -215,8 +216,10 @@ def retold(patch: Patch, told: Told, settings: EngineSettings) -> Patch:
     own, best = float(mine[INNER].mean()), None
     if own > RIGHT:
         return patch
-    for into, other in told:
-        found = fit(patch.given, _moved_into(other, into), patch.crop.matrix)
+    faces = [(into, other, _moved_into(other, into)) for into, other in told]
+    guesses = [(guess, *each) for each in faces if (guess := guessed(patch.given, each[2])) is not None]
+    for guess, into, other, face in sorted(guesses, key=lambda each: -each[0].like)[:LIKELY]:
+        found = fit_from(guess, patch.given, face, patch.crop.matrix)
         if found is not None and found.like > (own - MADE if best is None else best[0].like):
             best = found, other, into
     if best is None:

@@ -377,6 +377,9 @@ def test_a_face_is_told_by_a_neighbour_that_explains_its_frame_as_well(face_at):
     assert 0.7 < done.motion.length_px / now.motion.length_px < 1.3
     for silent in ([], [(np.eye(2, 3), replace(other, restored=true[:, ::-1].copy()))]):
         assert retold(wrong, silent, SETTINGS) is wrong, "nobody, or somebody else"
+    strangers = [replace(other, restored=picture.copy()) for picture in (true[:, ::-1], true[::-1], 255 - true)]
+    among = retold(wrong, [(np.eye(2, 3), each) for each in (*strangers[:2], known, strangers[2])], SETTINGS)
+    assert np.array_equal(among.restored, done.restored), "the likeliest are looked at, whoever they come after"
 
 
 def test_neighbours_of_unknown_motion_say_nothing(face_at):

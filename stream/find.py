@@ -18,7 +18,7 @@ from stream.faces.finder import Finder, tiles
 from stream.faces.flow import follow
 from stream.faces.second_look import CLEAR, SecondLook
 from stream.faces.tracker import SAME, Tracker, overlap
-from stream.frame import MOST_WAITING, Crop, Face, Found, Frame, Packet, Track
+from stream.frame import MOST_WAITING, Crop, Face, Found, Frame, Packet, Rect, Track
 from stream.region import View, cut_crop, thumbnail
 from stream.stats import Stats
 
@@ -27,7 +27,8 @@ LOOK = 2.0  # side of the square around a face that is looked at again, in width
 SURE, LIKELY, DOUBTFUL = 0.6, 0.4, 0.25
 # The points of a face beside the middle of the box in which a search finds it, in widths of that.
 IN_BOX = (align.TEMPLATE - align.TEMPLATE.mean(0)) * 0.0103 + (0.014, 0.03)
-EASY = 5 / 3  # times as long may it be until the next look where the landmarker saw every face in the picture itself
+EASY = 5 / 3  # times as long may it be until the next look where every face was seen well, in the picture itself
+AT_ONCE = 2  # searches at most go over one frame: of the whole picture, and of a tile
 HOLD = 1.2  # times larger must another face be to become the largest
 CUT = 0.5  # mean difference of two frames' luma beside its own spread, from which they are two scenes, dark ones too
 
@@ -93,9 +94,9 @@ class FaceFinding:
         return cls(seer, settings, engine.spec.margin, stats, ids)
 
     def run(self, items: Iterable[Frame | Packet]) -> Iterator[Found | Packet]:
-        """The stage: packets pass, order is kept. Faces are looked for in every `look_every`-th frame and in the first
-        of a scene; between two looks they move in a straight line or, where no frame may wait for a later one, as the
-        picture does."""
+        """The stage: packets pass, order is kept. Faces are looked at in every `look_every`-th frame, less often while
+        they are seen well, and searched for in the first of a scene; between two looks they move in a straight line or,
+        where no frame may wait for a later one, as the picture does."""
         waiting: list[Frame | Packet] = []
         for item in items:
             if isinstance(item, Frame):
@@ -130,7 +131,7 @@ class FaceFinding:
                 self._unlooked = 0
             seen = [(track, *self._where(track, frames[-1], look)) for track in self._tracker.tracks]
             if look:
-                self._every = self._until_next([face for _, face, held in seen if held])
+                self._every = self._until_next([face if held else None for _, face, held in seen])
         start, end = self._time, frames[-1].pts * frames[-1].time_base
         for item in waiting:
             if isinstance(item, Packet):
@@ -151,12 +152,13 @@ class FaceFinding:
             self._last = item
             yield found
 
-    def _until_next(self, seen: list[Face]) -> int:
-        """Frames from this look to the next: more where frames wait and all faces are seen well. Points of smeared ones
-        are always a little off, so they are looked at more often. One missed look must not end a track."""
+    def _until_next(self, seen: list[Face | None]) -> int:
+        """Frames from this look to the next: more where frames wait and all faces are seen well, in the picture itself.
+        Points of smeared ones are always a little off, so they are looked at more often, as those that were missed."""
         often, longest = self._settings.look_every, self._settings.max_gap_frames
-        clear = bool(seen) and all(face.score >= 1 and not face.is_restored for face in seen)
-        return max(often, min(int(often * EASY), longest)) if clear and self._settings.look_ahead else often
+        well = bool(seen) and all(face is not None and face.score >= 1 and not face.is_restored for face in seen)
+        eased = well and self._restores and self._settings.look_ahead
+        return max(often, min(int(often * EASY), longest)) if eased else often
 
     def _where(self, track: Track, frame: Frame, look: bool) -> tuple[Face, bool]:
         """Where a track's face is now, and whether it is still held: seen, or not missed yet since the last look."""
@@ -188,24 +190,27 @@ class FaceFinding:
         return "turned away" if track.face.yaw > self._settings.max_yaw_deg else None
 
     def _search_if_due(self, frame: Frame, new_scene: bool) -> None:
-        if new_scene:
-            self._unsearched = 0
-            self._search(frame, everywhere=True)
-        while self._unsearched >= self._settings.search_every:
-            self._unsearched -= self._settings.search_every
-            self._search(frame, everywhere=False)
-
-    def _search(self, frame: Frame, everywhere: bool) -> None:
-        """Start tracks for the faces of the next tile, or of all."""
+        """Start tracks for the faces of a scene's first frame, or of what is next to be searched."""
         size, least = (frame.width, frame.height), self._settings.min_size_px
         whole, *small = tiles(*size, tile_side(least))
-        smaller = []
-        if everywhere and self._restores and self._settings.look_ahead:  # live there is no time
-            smaller = [rect for rect in tiles(*size, tile_side(least, smeared=True))[1:] if rect not in small]
-        self._turn += 1
-        # Every second search is for large faces in the whole picture, the others go over the tiles.
-        one = small[self._turn // 2 % len(small)] if small and self._turn % 2 else whole
-        for rect in [whole, *small, *smaller] if everywhere else [one]:
+        if new_scene:
+            self._turn, self._unsearched = self._turn + 1, 0
+            smaller = []
+            if self._restores and self._settings.look_ahead:  # live there is no time
+                smaller = [rect for rect in tiles(*size, tile_side(least, smeared=True))[1:] if rect not in small]
+            self._search(frame, [whole, *small, *smaller], with_scene=True)
+            return
+        due, self._unsearched = divmod(self._unsearched, self._settings.search_every)
+        rects = []
+        for _ in range(min(due, AT_ONCE)):
+            self._turn += 1
+            # Every second search is for large faces in the whole picture, the others go over the tiles.
+            rects.append(small[self._turn // 2 % len(small)] if small and self._turn % 2 else whole)
+        self._search(frame, list(dict.fromkeys(rects)), with_scene=False)
+
+    def _search(self, frame: Frame, rects: list[Rect], with_scene: bool) -> None:
+        least = self._settings.min_size_px
+        for rect in rects:
             view = View(frame, rect, self._finder.side_px)
             for row in self._finder.search(view.image):
                 box = view.box_to_frame(row[:4])
@@ -216,8 +221,9 @@ class FaceFinding:
                     continue
                 ought = view.to_frame((row[:2] + row[2:4]) / 2 + (row[2] - row[0]) * IN_BOX)
                 face = self._face_in(frame, box, float(row[4]), ought)
-                if face is not None and self._tracker.add(face, with_scene=everywhere):
+                if face is not None and self._tracker.add(face, with_scene):
                     self._stats.tracks += 1
+                    self._every = self._settings.look_every  # it may be smeared
 
     def _face_in(self, frame: Frame, box: NDArray[np.float64], score: float, ought: NDArray[np.float64]) -> Face | None:
         """The face in a box that a search found with that score. Where none is seen, and there surely is one, it may be

@@ -218,8 +218,10 @@ def retold(patch: Patch, told: Told, settings: EngineSettings) -> Patch:
         return patch
     faces = [(into, other, _moved_into(other, into)) for into, other in told]
     guesses = [(guess, *each) for each in faces if (guess := guessed(patch.given, each[2])) is not None]
-    for guess, into, other, face in sorted(guesses, key=lambda each: -each[0].like)[:LIKELY]:
-        found = fit_from(guess, patch.given, face, patch.crop.matrix)
+    places = LIKELY
+    for guess, into, other, face in sorted(guesses, key=lambda each: -each[0].like):
+        found = fit_from(guess, patch.given, face, patch.crop.matrix) if places else None
+        places -= found is not None
         if found is not None and found.like > (own - MADE if best is None else best[0].like):
             best = found, other, into
     if best is None:

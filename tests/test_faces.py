@@ -38,13 +38,6 @@ def finder(request):
     opened.close()
 
 
-@pytest.fixture(scope="module")
-def mediapipe():
-    opened = open_finder("mediapipe")
-    yield opened
-    opened.close()
-
-
 def find_all(path, finder, margin=0, **changes):
     stats = Stats()
     settings = load_settings(None, {"faces": changes}).faces
@@ -523,42 +516,99 @@ def test_live_no_frame_waits_and_faces_move_with_the_picture(clip, finder):
     assert np.allclose(between_looks, 1.0, atol=0.3)
 
 
+class Blind(SecondLook):
+    """A finder that suspects a face in the middle of each picture, and counts its searches."""
+
+    side_px = 256
+
+    def __init__(self):
+        self.searches = 0
+
+    def search(self, image):
+        self.searches += 1
+        return np.array([[120.0, 120, 136, 136, 0.9]])
+
+
+class Scripted(FaceFinding):
+    """Finds its first face at once, a second one from frame `second` on; `seen(frame, track)` is what looks show."""
+
+    def script(self, frame, seen, second=99):
+        self.first, self.seen, self.second, self.looks, self.searched = frame, seen, second, [], []
+        return self
+
+    def frames(self, count):
+        for i in range(count):
+            yield replace(self.first, pts=self.first.pts + 512 * i, index=i)
+
+    def _face_in(self, frame, box, score, ought):
+        self.searched.append(frame.index)
+        known = len(self._tracker.tracks)
+        return face_at(10 + 200 * known, 10) if known == 0 or (known == 1 and frame.index >= self.second) else None
+
+    def _again(self, frame, track):
+        if frame.index not in self.looks:
+            self.looks.append(frame.index)
+        return self.seen(frame.index, track)
+
+
+def seen_as(**changes):
+    return lambda at, track: replace(track.face, **({"score": 1.0} | changes))
+
+
+def missed_in_8(at, track):
+    return None if at == 8 and track.id == 1 else replace(track.face, score=1.0)
+
+
+THIRDS = [3, 6, 9, 12, 15, 18, 21, 23]  # the last frame is looked at whatever it is
+
+
 @pytest.mark.parametrize(
-    ("changes", "restored", "looks"),
+    ("changes", "script", "looks"),
     [
-        ({}, False, [3, 8, 13, 18, 23]),
-        ({}, True, [3, 6, 9, 12, 15, 18, 21, 23]),
-        ({"look_ahead": False}, False, [3, 6, 9, 12, 15, 18, 21]),
-        ({"max_gap_frames": 4}, False, [3, 7, 11, 15, 19, 23]),
-        ({"look_every": 1}, False, list(range(1, 24))),
+        ({}, {"seen": seen_as()}, [3, 8, 13, 18, 23]),
+        ({}, {"seen": seen_as(is_restored=True)}, THIRDS),
+        ({}, {"seen": seen_as(score=0.9)}, THIRDS),
+        ({}, {"seen": missed_in_8}, [3, 8, 11, 16, 21, 23]),
+        ({}, {"seen": missed_in_8, "second": 1}, [3, 6, 11, 16, 21, 23]),
+        ({}, {"seen": seen_as(), "second": 9}, [3, 8, 13, 16, 21, 23]),
+        ({"max_gap_frames": 4}, {"seen": seen_as()}, [3, 7, 11, 15, 19, 23]),
+        ({"look_every": 1}, {"seen": seen_as()}, [*range(1, 24)]),
+        ({"look_ahead": False}, {"seen": seen_as()}, THIRDS[:-1]),
     ],
 )
-def test_a_face_that_is_seen_clearly_is_looked_at_less_often_and_new_ones_are_searched_for_as_often(
-    clip, mediapipe, monkeypatch, changes, restored, looks
-):
-    given, looked, searched = [], [], []
-    look, search = mediapipe.look, mediapipe.search
-
-    def seen(image, last, track):
-        if track:
-            looked.append(given[-1])
-        face = look(image, last, track)
-        return replace(face, is_restored=restored)
-
-    monkeypatch.setattr(mediapipe, "look", seen)
-    monkeypatch.setattr(mediapipe, "search", lambda image: searched.append(given[-1]) or search(image))
-
-    def frames():
-        with FileSource(clip("two-dozen.mp4", pts=tuple(range(0, 24 * 512, 512)))) as source:
-            for item in source:
-                if isinstance(item, Frame):
-                    given.append(item.index)
-                    yield item
-
+def test_while_all_faces_are_seen_well_they_are_looked_at_less_often(clip, changes, script, looks):
+    with FileSource(clip("large.mp4", width=640, height=448)) as source:
+        frame = next(item for item in source if isinstance(item, Frame))
     settings = load_settings(None, {"faces": changes}).faces
-    assert len(list(FaceFinding(mediapipe, settings, 0, Stats()).run(frames()))) == 24
-    assert looked == looks
-    assert len([at for at in searched if at]) == looks[-1] // 3
+    finding = Scripted(Blind(), settings, 0, Stats()).script(frame, **script)
+    assert len(list(finding.run(finding.frames(24)))) == 24
+    assert finding.looks == looks
+
+
+def test_a_finder_that_does_not_restore_looks_as_often_for_it_cannot_tell_a_smeared_face(clip):
+    with FileSource(clip("large.mp4", width=640, height=448)) as source:
+        frame = next(item for item in source if isinstance(item, Frame))
+    finding = Scripted(Blind(), load_settings(None, {}).faces, 0, Stats()).script(frame, seen_as())
+    finding._restores = False
+    assert len(list(finding.run(finding.frames(24)))) == 24
+    assert finding.looks == THIRDS
+
+
+@pytest.mark.parametrize(
+    ("width", "every", "searched"),
+    [(640, 3, [3, 8, 13, 13, 18, 18, 23]), (640, 1, sorted([3, 8, 13, 18, 23] * 2)), (320, 3, [3, 8, 13, 18, 23])],
+)
+def test_new_faces_are_searched_for_as_often_but_nowhere_twice_in_a_frame(clip, width, every, searched):
+    with FileSource(clip(f"wide{width}.mp4", width=width, height=240)) as source:
+        frame = next(item for item in source if isinstance(item, Frame))
+    finder = Blind()
+    settings = load_settings(None, {"faces": {"search_every": every}}).faces
+    finding = Scripted(finder, settings, 0, Stats()).script(frame, seen_as())
+    found = finding.run(finding.frames(24))
+    next(found)
+    finding.searched.clear()
+    assert len(list(found)) == 23
+    assert finding.searched == searched
 
 
 def test_a_face_that_is_missed_goes_on_with_the_picture(clip, finder, monkeypatch):

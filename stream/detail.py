@@ -36,7 +36,7 @@ class Lending:
         import cv2
 
         self._settings, self._stats = settings, stats
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         self._flow.setFinestScale(0)  # a third of a pixel here is one of the frame
 
     def run(self, items: Iterator[Mended | Packet]) -> Iterator[Mended | Packet]:

@@ -88,13 +88,8 @@ def placed(patch: Patch, found: Fit) -> Patch:
     return replace(patch, restored=restored, kernel=kernel, motion=motion, is_refitted=True)
 
 
-def fit_kernel(sharp: Picture, seen: Picture) -> NDArray[np.float32]:
-    """The kernel (41, 41), at least 0 and of sum 1, that makes one grey crop (112, 96) of the other: at half their size
-    first; then where the crop shows all that such a motion smears into a pixel."""
-    return _refined(_guess(sharp, seen).kernel, sharp, seen)
-
-
 def _guess(sharp: Picture, seen: Picture) -> Guess:
+    """The same at half the size, from any motion."""
     import cv2
 
     a, b = (
@@ -110,6 +105,8 @@ def _guess(sharp: Picture, seen: Picture) -> Guess:
 
 
 def _refined(start: NDArray[np.float32], sharp: Picture, seen: Picture) -> NDArray[np.float32]:
+    """The kernel (41, 41), at least 0 and of sum 1, that makes one grey crop (112, 96) of the other, from a first one:
+    where the crop shows all that such a motion smears into a pixel."""
     return _of_sum_1(_descend(start, sharp, seen, shown(start), DETAIL_PX, STEPS))
 
 

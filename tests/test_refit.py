@@ -16,7 +16,7 @@ from stream.frame import Crop, Face, Fit, Found, Mended, Motion, Packet, Patch, 
 from stream.fuse import Fusion
 from stream.memory import Memory
 from stream.motion import motion_of
-from stream.refit import centred, fit, fit_kernel, is_better, moved, placed, to_grey
+from stream.refit import fit, is_better, moved, placed
 from stream.region import cut_crop
 from stream.restore import Restoration
 from stream.stats import Stats
@@ -75,8 +75,7 @@ def engine():
 @pytest.mark.parametrize("shift", [(0, 0), (2.5, -1.5), (-4, 3)])
 def test_the_kernel_between_a_known_face_and_a_smeared_one_is_found_with_its_place(name, shift):
     true = kernel_of(PATHS[name])
-    given = to_grey(cut(smear(wide_face(shift), true)))
-    kernel, off = centred(fit_kernel(to_grey(cut(wide_face())), given))
+    kernel, off, *_ = fit(cut(smear(wide_face(shift), true)), cut(wide_face()).astype(np.float32), np.eye(2, 3))
     assert kernel.shape == (33, 33) and kernel.min() >= 0 and kernel.sum() == pytest.approx(1, abs=1e-5)
     assert np.abs(off - shift).max() < 1
     a, b = (cv2.GaussianBlur(k, (0, 0), 1.0).ravel() for k in (kernel, true))

@@ -64,6 +64,11 @@ class Packet:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat(Packet):
+    """A `Frame` that shows the one before once more: it passes the stages as packets do."""
+
+
+@dataclass(frozen=True, slots=True)
 class Face:
     """A face in a picture."""
 

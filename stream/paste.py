@@ -41,7 +41,7 @@ def paste(
             if debug:
                 frame = annotate(frame, item.patches)
             out = side_by_side(item.frame, frame) if compare else frame
-        stats.frames += 1
+        stats.count(item.patches)
         yield out
 
 

@@ -20,6 +20,7 @@ from stream.media.sink import FileSink
 from stream.media.source import FileSource
 from stream.paste import paste
 from stream.progress import Progress, real_time
+from stream.repeats import put_back, set_aside
 from stream.restore import FAILED, Restoration
 from stream.signals import uninterrupted
 from stream.stats import Stats
@@ -57,9 +58,9 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
                 with Lanes() as lanes:
                     finding = FaceFinding.for_engine(finder, faces, engine, stats)
                     frames = lanes.run("read", source)
-                    found = lanes.run("find", finding.run(frames))
+                    found = lanes.run("find", finding.run(set_aside(frames, stats)))
                     mended = lanes.run("restore", Restoration(engine, run, stats).run(found))
-                    whole = Fusion(run, engine, stats).run(mended)
+                    whole = put_back(Fusion(run, engine, stats).run(mended))
                     pasted = lanes.run("paste", paste(whole, job.compare, stats, job.debug))
                     for item in pasted:
                         with stats.timed("write"):
@@ -110,8 +111,9 @@ def list_faces(
     """
     stats = Stats()
     with FileSource(source) as opened, Lanes() as lanes:
-        found = lanes.run("find", FaceFinding.for_engine(finder, settings.faces, engine, stats).run(opened))
-        for item in Restoration(engine, settings.restore, stats).run(found):
+        finding = FaceFinding.for_engine(finder, settings.faces, engine, stats)
+        found = lanes.run("find", finding.run(set_aside(opened, stats)))
+        for item in put_back(Restoration(engine, settings.restore, stats).run(found)):
             if isinstance(item, Mended):
                 frame = item.frame
                 yield {

@@ -75,9 +75,6 @@ class Restoration:
                 yield item
             else:
                 own = tuple(patch for patch in (next(ready) for _ in item.crops) if patch is not None)
-                self._stats.faces += len(own)
-                self._stats.faces_restored += sum(patch.strength > 0 for patch in own)
-                self._stats.frames_with_faces += bool(own)
                 with self._stats.timed("restore"):
                     earlier = () if self._memory is None else self._memory.see(own, item.frame)
                 yield Mended(item.frame, own, earlier)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from stream.frame import Patch
+
 
 class Stats:
     """Each field is written by one stage only, so no lock is needed."""
@@ -30,6 +32,13 @@ class Stats:
             yield
         finally:
             self.seconds[stage] += time.perf_counter() - began
+
+    def count(self, patches: tuple[Patch, ...]) -> None:
+        """Count a frame that is done, and its faces."""
+        self.frames += 1
+        self.faces += len(patches)
+        self.faces_restored += sum(patch.strength > 0 for patch in patches)
+        self.frames_with_faces += bool(patches)
 
     def told(self) -> dict[str, Any]:
         """Faces, tracks and seconds, as a report has them."""

@@ -16,7 +16,7 @@ from msgspec import to_builtins  # noqa: E402
 from msgspec.structs import replace  # noqa: E402
 
 from stream.settings import shipped  # noqa: E402
-from training.checkpoint import make_optimizer  # noqa: E402
+from training.checkpoint import make_optimizer, start  # noqa: E402
 from training.config import load_config  # noqa: E402
 from training.data import POINTS, load_faces  # noqa: E402
 from training.degrade import blur, make_batch  # noqa: E402
@@ -81,6 +81,27 @@ def test_the_papers_network_keeps_the_size(size):
 def test_the_papers_network_starts_as_the_identity():
     x = torch.rand(2, 3, 40, 33)
     assert torch.equal(Inception()(x).image, x)
+
+
+@pytest.mark.parametrize("reduction", [True, False])
+def test_a_narrow_network_grows_into_a_wide_one_that_answers_the_same(tmp_path, reduction):
+    narrow, wide = (NetworkConfig(kind="inception", reduction=reduction, channels=n) for n in (8, 20))
+    learnt = build_network(narrow)
+    with torch.no_grad():
+        for values in learnt.parameters():
+            values.add_(0.02 * torch.randn_like(values))
+    weights = {name: value.half() for name, value in learnt.state_dict().items()}
+    about = {"network": to_builtins(narrow), "name": "narrow", "weights": weights, "step": 0, "faces": 0}
+    torch.save(about, tmp_path / "ema.pt")
+    learnt.load_state_dict({name: value.float() for name, value in weights.items()})
+    config = replace(load_config(shipped("paper_modern")), network=wide)
+    network = start(config, tmp_path / "run", tmp_path / "ema.pt", torch.device("cpu")).network
+    x = torch.rand(2, 3, 40, 33)
+    assert not torch.allclose(learnt(x).image, x, atol=0.05)
+    assert torch.allclose(network(x).image, learnt(x).image, atol=1e-5)
+    network(x).image.square().mean().backward()
+    heard = [p.grad[:, -1].abs().sum() for name, p in network.named_parameters() if name.endswith("join.weight")]
+    assert min(heard) > 0, "what is new can come to be heard"
 
 
 def test_the_papers_network_is_exported_with_plain_convolutions(tmp_path):

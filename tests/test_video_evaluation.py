@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="the training extra is not installed")
 
 from stream.faces.align import similarity
 from stream.frame import Face, Track
-from training.clips import HEAVIEST_PX, KINDS, average, head, shake, shake_paths
+from training.clips import HEAVIEST_PX, KINDS, average, exposures, head, shake, shake_paths, smear
 from training.video import Figures, compare_faces, evaluate_clip, jitter, markdown, psnr_db, read_frames
 from zoo import FACE
 
@@ -58,10 +58,29 @@ def test_smears_change_what_they_should(still):
     assert not np.array_equal(shaken[19].planes[0][corner], frames[19].planes[0][corner])
     assert 1 < difference(moved[19], frames[19]) < difference(shaken[19], frames[19])
     assert difference(mean[10], frames[10]) > 1 and [f.pts for f in mean] == [f.pts for f in frames]
+    assert difference(mean[0], frames[0]) == difference(mean[19], frames[19]) == 0, "no other is in their middle"
     black = replace(frames[0], planes=tuple(np.zeros_like(p) for p in frames[0].planes))
     white = replace(frames[0], planes=tuple(np.full_like(p, 255) for p in frames[0].planes))
-    half = average([black, white], [None, None], 0)[0].planes[0]
-    assert half.max() == half.min() == round(255 * 0.5 ** (1 / 2.2)), "the mean of light, not of numbers"
+    half = average([black, white, black], [None] * 3, 0)[1].planes[0]
+    assert half.max() == half.min() == round(255 * (1 / 3) ** (1 / 2.2)), "the mean of light, not of numbers"
+
+
+def test_a_frame_that_shows_the_one_before_once_more_is_smeared_once(still):
+    frames = list(still[1])
+    for i in (6, 12):
+        noisy = frames[i - 1].planes[0].copy()
+        noisy[::40, ::40] ^= 1  # as a codec leaves it
+        frames[i] = replace(frames[i], planes=(noisy, *frames[i - 1].planes[1:]))
+    assert [i for i, shown in enumerate(exposures(frames)) if shown != i] == [6, 12]
+    assert exposures([frames[0]] * 4) == [0, 1, 2, 3] and exposures(frames[:1]) == [0]
+    matrices = [similarity(FACE - [i, 0]) for i in range(len(frames))]
+    for kind in ("shake", "head", "average"):
+        made = smear(kind, frames, matrices, 7)
+        assert [f.pts for f in made] == [f.pts for f in frames]
+        assert difference(made[12], made[11]) == 0 and difference(made[13], made[12]) > 0.1, kind
+    kept = [frame for i, frame in enumerate(frames) if i not in (6, 12)]
+    assert difference(smear("average", frames, matrices, 7)[9], average(kept, [None] * 18, 7)[8]) == 0
+    assert smear("untouched", frames, matrices, 7) == frames
 
 
 def track(points, number=1):

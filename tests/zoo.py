@@ -40,8 +40,9 @@ class Clip:
     audio: bool = False
     chapters: bool = False
     face: bool = True
-    step: int = 1  # px that the picture moves a frame,
+    step: int = 1  # px that the picture moves
     smear: int = 1  # and is smeared by along its rows
+    every: int = 1  # frames: so many show it where it is
     codec_options: tuple[tuple[str, str], ...] = (("crf", "12"), ("preset", "ultrafast"))
 
 
@@ -70,7 +71,8 @@ def make_clip(path: Path, photograph: np.ndarray, clip: Clip) -> Path:
                 ]
             )
         sound = out.add_stream("aac", rate=44100) if clip.audio else None
-        for index, pts in enumerate(clip.pts):
+        for number, pts in enumerate(clip.pts):
+            index = number // clip.every
             upright = (clip.height, clip.width) if clip.rotation % 180 else (clip.width, clip.height)
             picture = (
                 scene(photograph, *upright, (clip.step * index % 40, 0))
@@ -83,10 +85,10 @@ def make_clip(path: Path, photograph: np.ndarray, clip: Clip) -> Path:
             )
             frame.pts, frame.time_base = pts, clip.time_base
             out.mux(video.encode(frame))
-            if sound is not None and index < 10:
-                tone = (np.sin(np.arange(1764) * 0.06 + index) * 8000).astype(np.int16)[None]
+            if sound is not None and number < 10:
+                tone = (np.sin(np.arange(1764) * 0.06 + number) * 8000).astype(np.int16)[None]
                 chunk = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
-                chunk.sample_rate, chunk.pts, chunk.time_base = 44100, index * 1764, Fraction(1, 44100)
+                chunk.sample_rate, chunk.pts, chunk.time_base = 44100, number * 1764, Fraction(1, 44100)
                 out.mux(sound.encode(chunk))
         out.mux(video.encode(None))
         if sound is not None:

@@ -14,6 +14,7 @@ from torch import nn
 from stream.errors import InputError
 from training.aware import Aware
 from training.config import OptimizerConfig, TrainConfig
+from training.inception import Inception, grown
 from training.network import NetworkConfig, build_network
 
 
@@ -58,6 +59,8 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
                 # A plain U-Net's weights are a kernel-aware network's guess, which may have fewer blocks.
                 part = network.guess
                 values = {name: value for name, value in values.items() if name in part.state_dict()}
+            if isinstance(network, Inception) and known.channels < config.network.channels:
+                values = grown(values, network)
             part.load_state_dict(widened(values, part))
         for name in config.optimizer.frozen:
             network.get_submodule(name).requires_grad_(False)

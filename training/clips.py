@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stream.faces.align import scale_of
 from stream.frame import Frame, Plane
+from stream.repeats import Exposures
 from training.degrade import GAMMA
 from training.kernels import rasterise, sample_paths
 
@@ -40,8 +41,10 @@ def head(frames: list[Frame], matrices: list[NDArray[np.float64] | None], seed: 
 
 
 def average(frames: list[Frame], matrices: list[NDArray[np.float64] | None], seed: int) -> list[Frame]:
-    """Each frame the mean light of itself and its neighbours: the clip's own motion, as of a long exposure."""
-    return [averaged(frames[max(i - AVERAGED, 0) : i + AVERAGED + 1], frame) for i, frame in enumerate(frames)]
+    """Each frame the mean light of itself and as many on either side: the clip's own motion, as of a long exposure, in
+    whose middle the frame is."""
+    reach = [min(AVERAGED, i, len(frames) - 1 - i) for i in range(len(frames))]
+    return [averaged(frames[i - n : i + n + 1], frame) for i, (n, frame) in enumerate(zip(reach, frames, strict=True))]
 
 
 def untouched(frames: list[Frame], matrices: list[NDArray[np.float64] | None], seed: int) -> list[Frame]:
@@ -50,6 +53,24 @@ def untouched(frames: list[Frame], matrices: list[NDArray[np.float64] | None], s
 
 
 KINDS: dict[str, Smear] = {"shake": shake, "head": head, "average": average, "untouched": untouched}
+
+
+def smear(kind: str, frames: list[Frame], matrices: list[NDArray[np.float64] | None], seed: int) -> list[Frame]:
+    """A clip smeared in one way. A frame that shows the one before once more (clips that were brought to another rate
+    hold such) was exposed only once, and so it is smeared once, too."""
+    if KINDS[kind] is untouched:
+        return frames
+    shown = exposures(frames)
+    kept = sorted(set(shown))
+    made = KINDS[kind]([frames[i] for i in kept], [matrices[i] for i in kept], seed)
+    planes = {i: frame.planes for i, frame in zip(kept, made, strict=True)}
+    return [replace(frame, planes=planes[i]) for i, frame in zip(shown, frames, strict=True)]
+
+
+def exposures(frames: list[Frame]) -> list[int]:
+    """For each frame the index of the one that it shows: its own, or an earlier one."""
+    told, shown = Exposures(), 0
+    return [shown := i if told.is_new(frame) else shown for i, frame in enumerate(frames)]
 
 
 def shake_paths(count: int, seed: int) -> list[NDArray[np.float64]]:

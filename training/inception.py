@@ -85,13 +85,13 @@ class InceptionModule(nn.Module):
 
 
 class Inception(nn.Module):
-    """The paper's network: 3x3 stem to 64 channels, six inception modules, 1x1 head."""
+    """The paper's network: 3x3 stem to 64 channels, six inception modules, 1x1 head; a narrower one to grow from."""
 
-    def __init__(self, reduction: bool = True) -> None:
+    def __init__(self, reduction: bool = True, channels: int = 64) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 64, 3, padding=1)
-        self.modules_ = nn.ModuleList(InceptionModule(reduction=reduction) for _ in range(6))
-        self.head = nn.Conv2d(64, 3, 1)
+        self.stem = nn.Conv2d(3, channels, 3, padding=1)
+        self.modules_ = nn.ModuleList(InceptionModule(channels, channels // 2, reduction) for _ in range(6))
+        self.head = nn.Conv2d(channels, 3, 1)
         self._begin_as_identity()
 
     @torch.no_grad()
@@ -119,3 +119,25 @@ class Inception(nn.Module):
         for module in self.modules_:
             y = module(y)
         return Answer(self.head(y).float())
+
+
+def grown(values: dict[str, Tensor], network: Inception) -> dict[str, Tensor]:
+    """Weights of a narrower network, in the shapes of `network`, whose answers are the same.
+
+    What is new sees what was there, and is not yet heard by it (Chen et al., Net2Net, with zeros in place of copies).
+    """
+    wide = network.state_dict()
+    return {name: _grown(values[name], fresh, 5 if ".join." in name else 1) for name, fresh in wide.items()}
+
+
+def _grown(value: Tensor, fresh: Tensor, groups: int) -> Tensor:
+    """`value` in the first rows and, of each group of equally many, the first columns of `fresh`."""
+    out = fresh.clone()
+    if value.ndim == 1:
+        out[: len(value)] = value
+        return out
+    rows, columns = len(value), value.shape[1] // groups
+    seen = out.view(len(out), groups, -1, *out.shape[2:])
+    seen[:rows, :, columns:] = 0
+    seen[:rows, :, :columns] = value.reshape(rows, groups, columns, *value.shape[2:])
+    return out

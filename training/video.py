@@ -22,14 +22,15 @@ from stream.faces.align import similarity
 from stream.faces.finder import Finder, open_finder
 from stream.faces.tracker import overlap
 from stream.find import FaceFinding
-from stream.frame import Face, Found, Frame, Packet, Track
+from stream.frame import Face, Found, Frame, Packet, Repeat, Track
 from stream.fuse import Fusion
 from stream.media.source import FileSource
 from stream.paste import mask, paste
 from stream.region import cut_crop, sampled
+from stream.repeats import put_back, set_aside
 from stream.restore import Restoration
 from stream.stats import Stats
-from training.clips import KINDS
+from training.clips import smear
 from training.recogniser import Recogniser
 
 RIM_PX = 16.0  # of a crop, over which less and less counts: a measure of its own, whatever is pasted
@@ -84,7 +85,7 @@ def evaluate_clip(
         if not any(truth):
             raise InputError(f"no face found in {path}")
         matrices = [similarity(tracks[0].face.landmarks) if tracks else None for tracks in truth]
-        smeared = KINDS[kind](frames, matrices, seed)
+        smeared = smear(kind, frames, matrices, seed)
         raw = see(smeared, settings, finder, every=1)
         stats = Stats()
         tracks, restored = run(smeared, settings, finder, runner, stats)
@@ -131,14 +132,16 @@ def run(
     tracks: list[tuple[Track, ...]] = []
 
     def noted() -> Iterator[Found | Packet]:
-        for found in finding.run(frames):
+        for found in finding.run(set_aside(frames, stats)):
             if isinstance(found, Found):
                 tracks.append(tuple(crop.track for crop in found.crops))
+            elif isinstance(found, Repeat):
+                tracks.append(tracks[-1])
             yield found
 
     finding = FaceFinding.for_engine(finder, settings.faces, engine, stats)
     mended = Restoration(engine, settings.restore, stats).run(noted())
-    whole = Fusion(settings.restore, engine, stats).run(mended)
+    whole = put_back(Fusion(settings.restore, engine, stats).run(mended))
     return tracks, [item for item in paste(whole, False, stats) if isinstance(item, Frame)]
 
 

@@ -51,6 +51,11 @@ class Frame:
         """Columns of the coded picture, before any rotation."""
         return int(self.planes[0].shape[1])
 
+    def is_laid_out_as(self, other: Frame) -> bool:
+        """Whether samples at the same place of both mean the same."""
+        shapes = ([plane.shape for plane in frame.planes] for frame in (self, other))
+        return self.color == other.color and next(shapes) == next(shapes)
+
 
 MOST_WAITING = 1000  # packets and frames that a stage keeps back at most: sound may go on where the pictures end
 

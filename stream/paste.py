@@ -32,31 +32,33 @@ def paste(
 ) -> Iterator[Frame | Packet]:
     """Frames with their faces restored; with `compare` as the right half beside the untouched left half, with `debug`
     with what was seen drawn over them."""
+    frame: Frame | None = None
     for item in items:
         if isinstance(item, Packet):
             yield item
             continue
         with stats.timed("paste"):
-            frame = paste_patches(item.frame, item.patches)
-            if debug:
-                frame = annotate(frame, item.patches)
-            out = side_by_side(item.frame, frame) if compare else frame
+            frame = paste_patches(item.frame, item.patches, frame)
+            seen = annotate(frame, item.patches) if debug else frame
+            out = side_by_side(item.frame, seen) if compare else seen
         stats.count(item.patches)
         yield out
 
 
-def paste_patches(frame: Frame, patches: tuple[Patch, ...]) -> Frame:
-    """The frame with the change of every patch added; the frame itself where there is none."""
+def paste_patches(frame: Frame, patches: tuple[Patch, ...], last: Frame | None = None) -> Frame:
+    """The frame with the change of every patch added; the frame itself where there is none. What came of the `last` one
+    says which way half a step is rounded: up and down in turn flickers."""
     patches = tuple(patch for patch in patches if patch.strength > 0)
     if not patches:
         return frame
     planes: list[Plane] = [plane.copy() for plane in frame.planes]
+    before = last.planes if last is not None and frame.is_laid_out_as(last) else ()
     for patch in patches:
         change, matrix = masked_change(patch, _given(frame, patch)), patch.crop.matrix
         if patch.detail is not None:
             so_far = replace(frame, planes=tuple(planes))  # where faces overlap, what is fine is replaced once
             change, matrix = detailed(so_far, patch.crop.matrix, change, patch.detail)
-        add_change(planes, frame.color, crop_rect(frame, patch.crop.matrix, 0), matrix, change)
+        add_change(planes, frame.color, crop_rect(frame, patch.crop.matrix, 0), matrix, change, before)
     for plane in planes:
         plane.flags.writeable = False
     return replace(frame, planes=tuple(planes))

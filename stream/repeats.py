@@ -40,7 +40,7 @@ def difference(a: Frame, b: Frame) -> tuple[float, float]:
     """How far two frames' luma is apart, of 255: in the mean, and in the mean of the part that differs most."""
     import cv2
 
-    if a.planes[0].shape != b.planes[0].shape or a.color != b.color:
+    if not a.is_laid_out_as(b):
         return 255.0, 255.0
     apart = cv2.absdiff(a.planes[0], b.planes[0])
     height, width = (max(1, side // PART_PX) for side in apart.shape)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stream.frame import Frame
-from stream.media.color import add_change, align_rect, read_rgb
+from stream.media.color import add_change, align_rect, read_rgb, rgb_to_yuv
 from stream.media.source import FileSource
 from stream.region import crop_rect, cut_crop
 from zoo import Clip, make_clip
@@ -124,3 +124,29 @@ def test_a_change_of_less_than_half_a_step_leaves_every_sample(tmp_path, photogr
     planes = [plane.copy() for plane in frame.planes]
     add_change(planes, frame.color, (0, 0, 320, 240), np.eye(3)[:2], np.full((112, 96, 3), 0.4, np.float32))
     assert all(np.array_equal(a, b) for a, b in zip(planes, frame.planes, strict=True))
+
+
+@pytest.mark.parametrize("layout", ["yuv420p", "yuv422p10le", "gray"])
+def test_what_moves_by_little_from_frame_to_frame_is_rounded_the_same_way(tmp_path, photograph, layout):
+    frame = first_frame(make(tmp_path, photograph, layout, 1, 1))
+    frame = replace(frame, planes=tuple(np.full_like(plane, 100) for plane in frame.planes))
+    inside = (slice(20, 90), slice(20, 70))
+
+    def luma(steps, before):
+        """A grey change by so many steps of a sample, in full or limited range."""
+        planes = [plane.copy() for plane in frame.planes]
+        change = np.full((112, 96, 3), steps / rgb_to_yuv(frame.color)[0].sum(), np.float32)
+        add_change(planes, frame.color, (0, 0, 96, 112), np.eye(3)[:2], change, before)
+        assert layout == "gray" or (planes[1] == 100).all(), "grey"
+        assert (planes[0][112:] == 100).all() and (planes[0][:, 96:] == 100).all(), "and nothing outside"
+        assert np.ptp(planes[0][inside]) == 0
+        return planes, int(planes[0][inside][0, 0])
+
+    assert [luma(steps, ())[1] for steps in (0.4, 0.6, 0.4)] == [100, 101, 100]
+    was, low = luma(0.4, ())
+    was, still = luma(0.6, was)
+    was, more = luma(0.8, was)
+    was, there = luma(0.6, was)
+    was, held = luma(0.3, was)
+    _, back = luma(0.2, was)
+    assert (low, still, more, there, held, back) == (100, 100, 101, 101, 101, 100)

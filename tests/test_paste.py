@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from stream import paste
-from stream.frame import Color, Crop, Face, Frame, Patch, Track
+from stream.frame import Color, Crop, Face, Frame, Mended, Patch, Track
 from stream.motion import motion_of, smeared
 from stream.paste import mask, slow_part
 from stream.refit import noise_of, to_grey
 from stream.region import cut_crop
+from stream.stats import Stats
 
 
 def patch(given, restored, strength=1.0, kernel=None):
@@ -126,3 +127,26 @@ def test_a_face_that_came_back_as_it_was_changes_nothing_however_large_it_is(sca
     still[16, 16] = 1
     done = paste.paste_patches(frame, (Patch(crop, restored, 1.0, still, motion_of(still, matrix)),))
     assert np.array_equal(done.planes[0], frame.planes[0])
+
+
+def test_half_a_step_up_and_down_in_turn_does_not_flicker():
+    """Nor in what a cut, or another size, left behind."""
+    rows = np.linspace(20, 200, 112, dtype=np.uint8)[:, None].repeat(96, 1)
+    color = Color("gray", "gray", 8, (0, 0), (0.0, 0.0), True, (2, 0, 1, 1), None, 0)
+    frame = Frame(0, 0, 1, Fraction(1, 25), (rows,), color)
+    given = rows[..., None].repeat(3, 2)
+    wave = 6.5 * np.sin(2 * np.pi * np.arange(96) / 12)[None, :, None]
+
+    def mended(i):
+        restored = (given + wave + (0.1 if i % 2 else -0.1)).astype(np.float32)
+        return Mended(frame, (patch(np.pad(given, ((16, 16), (16, 16), (0, 0)), "edge"), restored),))
+
+    done = [item.planes[0] for item in paste.paste([mended(i) for i in range(4)], False, Stats())]
+    apart = [int((paste.paste_patches(frame, mended(i).patches).planes[0] != done[0]).sum()) for i in (0, 1)]
+    assert apart[0] == 0 < apart[1], "by itself the second is rounded otherwise,"
+    assert all(np.array_equal(planes, done[0]) for planes in done), "after the first it is not"
+    other = replace(frame, planes=(np.full((56, 48), 90, np.uint8),))
+    alone = paste.paste_patches(frame, mended(1).patches)
+    assert np.array_equal(paste.paste_patches(frame, mended(1).patches, other).planes[0], alone.planes[0])
+    dark = replace(frame, planes=(np.full((112, 96), 0, np.uint8),))
+    assert np.array_equal(paste.paste_patches(frame, mended(1).patches, dark).planes[0], alone.planes[0])

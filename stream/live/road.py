@@ -113,6 +113,7 @@ class Road:
         self.stats.engine_fault = None
         self._restoration = Restoration(self._engine, self._settings.restore, self.stats)
         self._fusion = Fusion(self._settings.restore, self._engine, self.stats)
+        self._pasted: Frame | None = None  # the last frame that had faces
 
     def restore(self, found: Found) -> Relayed:
         """Restored and pasted, or as it came."""
@@ -128,7 +129,7 @@ class Road:
                 patches = mended.patches
             if self.stats.engine_fault is not None:
                 raise EngineError(self.stats.engine_fault)
-            out = paste_patches(frame, patches)
+            out = self._pasted = paste_patches(frame, patches, self._pasted)
             self._restoring_faults.success()
         except Exception as error:  # whatever it is, the picture goes on
             self._failed("restoring", error, self._restoring_faults)

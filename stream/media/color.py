@@ -7,12 +7,15 @@ change does not touch is not rounded twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stream.frame import Color, Frame, Plane, Rect
+
+STICKY = 0.75  # of a step: a sample that is to be no further from what it was in the last frame stays that
 
 
 def align_rect(rect: Rect, frame: Frame) -> Rect:
@@ -64,11 +67,17 @@ def read_rgb(frame: Frame, rect: Rect, size: tuple[int, int], unrounded: bool = 
 
 
 def add_change(
-    planes: list[Plane], color: Color, rect: Rect, matrix: NDArray[np.float64], change: NDArray[np.float32]
+    planes: list[Plane],
+    color: Color,
+    rect: Rect,
+    matrix: NDArray[np.float64],
+    change: NDArray[np.float32],
+    before: Sequence[Plane] = (),
 ) -> None:
     """Add `change` (H, W, 3), RGB in units of 1/255, to writable `planes` inside `rect` (see `align_rect`).
 
-    `matrix` (2, 3) maps frame px to the change's px. Samples that the change moves by less than half a step stay.
+    `matrix` (2, 3) maps frame px to the change's px. A sample is rounded to what it was `before`, in the planes of the
+    last frame, where that is within STICKY steps; where it was something else it goes to the next step.
     """
     import cv2
 
@@ -88,7 +97,12 @@ def add_change(
         source = _lowpass(np.ascontiguousarray(moved[..., index]), float(np.hypot(*to_change[:, 0])))
         delta = cv2.warpAffine(source, to_change, part.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         depth = cv2.CV_8U if part.dtype == np.uint8 else cv2.CV_16U
-        np.minimum(cv2.add(part, delta, dtype=depth), 2**color.depth - 1, out=part)
+        rounded = np.minimum(cv2.add(part, delta, dtype=depth), 2**color.depth - 1)
+        if before:
+            last = _part(before[index], rect, shift)
+            apart = cv2.absdiff(cv2.add(part, delta, dtype=cv2.CV_32F), last.astype(np.float32))
+            np.copyto(rounded, last, where=apart < STICKY)
+        part[...] = rounded
 
 
 def shrink(plane: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from stream.faces.finder import Finder, tiles
 from stream.faces.flow import follow
 from stream.faces.second_look import CLEAR, SecondLook
 from stream.faces.tracker import SAME, Tracker, overlap
-from stream.frame import MOST_WAITING, Crop, Face, Found, Frame, Packet, Rect, Track
+from stream.frame import MOST_WAITING, Crop, Face, Found, Frame, Packet, Rect, Repeat, Track
 from stream.region import View, cut_crop, thumbnail
 from stream.stats import Stats
 
@@ -117,6 +117,9 @@ class FaceFinding:
                     waiting = []
             else:
                 yield item
+            if isinstance(item, Repeat):  # looks and searches keep their time
+                self._unlooked += 1
+                self._unsearched += 1
         yield from self._advance(waiting, False)
 
     def _advance(self, waiting: list[Frame | Packet], new_scene: bool, look: bool = True) -> Iterator[Found | Packet]:
@@ -148,8 +151,9 @@ class FaceFinding:
                 if item is frames[-1]:
                     self._search_if_due(item, new_scene)
                     self._tracker.prune()
-                found = Found(item, self._crops(item))
             self._last = item
+            with self._stats.timed("align"):
+                found = Found(item, self._crops(item))
             yield found
 
     def _until_next(self, seen: list[Face | None]) -> int:
@@ -227,9 +231,12 @@ class FaceFinding:
 
     def _face_in(self, frame: Frame, box: NDArray[np.float64], score: float, ought: NDArray[np.float64]) -> Face | None:
         """The face in a box that a search found with that score. Where none is seen, and there surely is one, it may be
-        once it is restored where its points `ought` to be."""
+        once it is restored where its points `ought` to be. A doubtful one has to be found from near, too."""
+        middle, side = (box[:2] + box[2:]) / 2, 1.8 * float(box[2] - box[0])
+        if score < LIKELY and not len(self._finder.search(self._close_up(frame, middle, side).image)):
+            return None
         for points in (None, ought) if score >= SURE and self._restores else (None,):
-            face = self._look(frame, (box[:2] + box[2:]) / 2, 1.8 * float(box[2] - box[0]), points)
+            face = self._look(frame, middle, side, points)
             if face is None:
                 continue
             clear = face.score >= CLEAR
@@ -259,14 +266,17 @@ class FaceFinding:
         last: NDArray[np.float64] | None = None,
         track: int = 0,
     ) -> Face | None:
-        # Even numbers are whole chroma samples: the square that is read is the one that was asked for.
-        half = max(round(side / 4) * 2, 8)
-        x, y = round(float(centre[0]) / 2) * 2, round(float(centre[1]) / 2) * 2
-        view = View(frame, (x - half, y - half, x + half, y + half), self._finder.side_px)
+        view = self._close_up(frame, centre, side)
         face = self._finder.look(view.image, None if last is None else view.from_frame(last), track)
         if face is None:
             return None
         return replace(face, box=view.box_to_frame(face.box), landmarks=view.to_frame(face.landmarks))
+
+    def _close_up(self, frame: Frame, centre: NDArray[np.float64], side: float) -> View:
+        # Even numbers are whole chroma samples: the square that is read is the one that was asked for.
+        half = max(round(side / 4) * 2, 8)
+        x, y = round(float(centre[0]) / 2) * 2, round(float(centre[1]) / 2) * 2
+        return View(frame, (x - half, y - half, x + half, y + half), self._finder.side_px)
 
 
 def chooser(which: str) -> Callable[[list[Track]], set[int]]:

@@ -10,7 +10,8 @@ import pytest
 
 from engine import open_engine
 from stream.config import load_settings
-from stream.faces.finder import open_finder
+from stream.faces.finder import Finder, open_finder
+from stream.find import FaceFinding
 from stream.frame import Frame, Mended, Packet, Repeat
 from stream.media.decoded import planes_of
 from stream.media.source import FileSource
@@ -112,3 +113,32 @@ def test_every_frame_is_listed(unsmear, clip):
     assert [row["frame"] for row in rows] == list(range(20))
     assert [row["time_s"] for row in rows] == [round(0.04 * i, 6) for i in range(20)]
     assert all(len(row["faces"]) == 1 for row in rows)
+
+
+def test_faces_are_looked_at_nearly_as_often_as_without_repeats(clip):
+    frames = read(clip("looked-at.mkv", **LOSSLESS, every=2, step=2))
+    settings = load_settings(None, {"faces": {"second_look": False}}).faces
+    looks = []
+
+    class Noting(Finder):
+        side_px = 256
+
+        def __init__(self, finder):
+            self.search = finder.search
+            self._look = finder.look
+
+        def look(self, image, last=None, track=0):
+            looks.append(track)
+            return self._look(image, last)
+
+        def close(self):
+            """Not its own."""
+
+    counts = []
+    with closing(open_finder("mediapipe")) as finder:
+        for given in (frames, set_aside(frames, Stats())):
+            looks.clear()
+            found = list(FaceFinding(Noting(finder), settings, 0, Stats()).run(given))
+            counts.append(sum(track > 0 for track in looks))
+    assert sum(isinstance(item, Repeat) for item in found) == 8
+    assert counts == [7, 5], "every third frame, and the next new one: not every third of the new ones"

@@ -153,7 +153,7 @@ class FaceFinding:
                     self._tracker.prune()
             self._last = item
             with self._stats.timed("align"):
-                found = Found(item, self._crops(item))
+                found = self._cut(item)
             yield found
 
     def _until_next(self, seen: list[Face | None]) -> int:
@@ -172,18 +172,18 @@ class FaceFinding:
         face = follow(self._last, frame, track.face) if self._last is not None else None
         return face or track.face, not look and track.lost == 0
 
-    def _crops(self, frame: Frame) -> tuple[Crop, ...]:
-        crops = []
+    def _cut(self, frame: Frame) -> Found:
+        crops, left = [], []
         reasons = {track.id: self._why_not(track) for track in self._tracker.tracks}
         chosen = self._choose([track for track in self._tracker.tracks if reasons[track.id] is None])
         for track in self._tracker.tracks:
             why = reasons[track.id] or (None if track.id in chosen else "not chosen")
             if why is not None:
-                self._stats.passed_over[why] += 1
+                left.append(why)
                 continue
             matrix = align.similarity(track.landmarks)
             crops.append(Crop(track, matrix, cut_crop(frame, matrix, self._margin)))
-        return tuple(crops)
+        return Found(frame, tuple(crops), tuple(left))
 
     def _why_not(self, track: Track) -> str | None:
         if track.face.width_px < self._settings.min_size_px:

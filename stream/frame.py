@@ -187,6 +187,7 @@ class Found:
 
     frame: Frame
     crops: tuple[Crop, ...]
+    left: tuple[str, ...] = ()  # why other faces in it are passed over, one by one
 
 
 class Seen(NamedTuple):
@@ -203,3 +204,4 @@ class Mended:
     frame: Frame
     patches: tuple[Patch, ...]
     earlier: tuple[Seen | None, ...] = ()  # what the frames before tell of each; () where that is not asked
+    left: tuple[str, ...] = ()  # why other faces in it stay as they were, one by one

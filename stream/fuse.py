@@ -105,4 +105,4 @@ def fused(item: Mended, *told: tuple[Seen | None, ...]) -> Mended:
         if known:
             patch = replace(patch, restored=np.clip(added(own(patch), *known).picture, 0, 255))
         patches.append(patch)
-    return Mended(item.frame, tuple(patches))
+    return replace(item, patches=tuple(patches), earlier=())

@@ -41,7 +41,7 @@ def paste(
             frame = paste_patches(item.frame, item.patches, frame)
             seen = annotate(frame, item.patches) if debug else frame
             out = side_by_side(item.frame, seen) if compare else seen
-        stats.count(item.patches)
+        stats.count(item)
         yield out
 
 

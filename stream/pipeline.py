@@ -115,6 +115,7 @@ def list_faces(
         found = lanes.run("find", finding.run(set_aside(opened, stats)))
         for item in put_back(Restoration(engine, settings.restore, stats).run(found)):
             if isinstance(item, Mended):
+                stats.count(item)
                 frame = item.frame
                 yield {
                     "frame": frame.index,

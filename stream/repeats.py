@@ -44,7 +44,8 @@ def difference(a: Frame, b: Frame) -> tuple[float, float]:
         return 255.0, 255.0
     apart = cv2.absdiff(a.planes[0], b.planes[0])
     height, width = (max(1, side // PART_PX) for side in apart.shape)
-    parts = cv2.resize(apart, (width, height), interpolation=cv2.INTER_AREA)
+    whole = apart[: height * PART_PX, : width * PART_PX]  # by a factor that is not whole it takes ten times as long
+    parts = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
     unit = 255 / (2**a.color.depth - 1)
     return cv2.mean(apart)[0] * unit, float(parts.max()) * unit
 

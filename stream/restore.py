@@ -77,7 +77,7 @@ class Restoration:
                 own = tuple(patch for patch in (next(ready) for _ in item.crops) if patch is not None)
                 with self._stats.timed("restore"):
                     earlier = () if self._memory is None else self._memory.see(own, item.frame)
-                yield Mended(item.frame, own, earlier)
+                yield Mended(item.frame, own, earlier, item.left + (FAILED,) * (len(item.crops) - len(own)))
 
     def _patches(self, crops: list[Crop], frame: Frame) -> list[Patch | None]:
         """What comes of each crop, None where the engine failed; `frame` is that of the first."""
@@ -99,7 +99,6 @@ class Restoration:
                     patches[i] = patch
                     self._watch(patch)
             except EngineError as error:
-                self._stats.passed_over[FAILED] += len(part)
                 self._stats.engine_fault = self._stats.engine_fault or str(error)
         return patches
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 
-from stream.frame import MOST_WAITING, Frame, Mended, Packet, Patch, Sight
+from stream.frame import MOST_WAITING, Frame, Mended, Packet, Patch, Repeat, Sight
 from stream.memory import apart_s
 from stream.motion import is_known, need
 
@@ -29,9 +29,11 @@ class Sighting:
         """The stage: packets pass, order is kept; a frame with a smeared face waits for the next sharp one."""
         waiting: deque[Mended | Packet] = deque()
         last: Mended | None = None
+        held = 0  # decoded pictures that wait
         for item in chain(items, (None,)):
             if item is not None:
                 waiting.append(item)
+                held += isinstance(item, Mended | Repeat)
             if isinstance(item, Mended):
                 last = item
                 for sight in self._sights(item):
@@ -41,19 +43,20 @@ class Sighting:
                 or len(waiting) >= MOST_WAITING
                 or isinstance(first := waiting[0], Packet)
                 or last is None
-                or self._has_waited(first, last)
+                or self._has_waited(first, last, held)
             ):
                 first = waiting.popleft()
+                held -= isinstance(first, Mended | Repeat)
                 yield first if isinstance(first, Packet) else self._sighted(first)
 
-    def _has_waited(self, first: Mended, last: Mended) -> bool:
+    def _has_waited(self, first: Mended, last: Mended, held: int) -> bool:
         """Whether a frame may go: a later sharp sight of each smeared face is there, the face is gone, or it has waited
         for long enough."""
         still = {patch.crop.track.id for patch in last.patches}
         smeared = {patch.crop.track.id for patch in first.patches if _is_smeared(patch)}
         if self._still_px <= 0 or smeared & still <= self._after.keys():
             return True
-        size = _size(last.frame) * (last.frame.index - first.frame.index)
+        size = _size(last.frame) * (held - 1)
         return size >= MOST_BYTES or apart_s(first.frame, last.frame) >= AHEAD_S
 
     def _sights(self, item: Mended) -> list[Sight]:

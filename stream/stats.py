@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stream.frame import Patch
+from stream.frame import Mended
 
 
 class Stats:
@@ -33,12 +33,13 @@ class Stats:
         finally:
             self.seconds[stage] += time.perf_counter() - began
 
-    def count(self, patches: tuple[Patch, ...]) -> None:
+    def count(self, done: Mended) -> None:
         """Count a frame that is done, and its faces."""
         self.frames += 1
-        self.faces += len(patches)
-        self.faces_restored += sum(patch.strength > 0 for patch in patches)
-        self.frames_with_faces += bool(patches)
+        self.faces += len(done.patches)
+        self.faces_restored += sum(patch.strength > 0 for patch in done.patches)
+        self.frames_with_faces += bool(done.patches)
+        self.passed_over.update(done.left)
 
     def told(self) -> dict[str, Any]:
         """Faces, tracks and seconds, as a report has them."""

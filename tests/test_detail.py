@@ -12,7 +12,7 @@ from stream import detail, sights
 from stream.config import load_settings
 from stream.detail import FINE_PX, Lending, fine_part, times_of
 from stream.faces.align import similarity, warp
-from stream.frame import Color, Crop, Face, Frame, Mended, Packet, Patch, Track
+from stream.frame import Color, Crop, Face, Frame, Mended, Packet, Patch, Repeat, Track
 from stream.motion import motion_of, need
 from stream.paste import paste_patches
 from stream.region import cut_crop
@@ -159,6 +159,19 @@ def test_a_frame_waits_for_the_next_sharp_one_as_long_as_memory_lasts(photograph
     assert done[0][1] == 1, "a packet waits for nothing"
     assert done[1][1] - 2 == waited
     assert done[6][0].patches[0].detail is not None
+
+
+def test_repeats_that_wait_are_pictures_in_memory_too(photographs, monkeypatch):
+    picture = photographs(2)
+    monkeypatch.setattr(sights, "MOST_BYTES", 4 * picture.nbytes)
+    new = [mended(i, picture, 2, PX)[0] for i in range(6)]
+    items = [each for one in new for each in (one, Repeat(-1, one.frame))]
+    taken = []
+    done = [
+        (item, len(taken)) for item in Sighting(SETTINGS.still_px).run(taken.append(item) or item for item in items)
+    ]
+    assert done[0][1] == 5, "that one, and four more"
+    assert [type(item) for item, _ in done] == [type(item) for item in items]
 
 
 def test_no_frame_waits_for_a_face_that_is_gone_or_where_none_is_ever_sharp(photographs):

@@ -105,6 +105,14 @@ def test_a_clip_with_repeats_is_restored_once_an_exposure(clip, tmp_path):
     assert all((planes[i] != planes_of(came[i])[0]).any() for i in range(20))
 
 
+def test_faces_in_repeats_that_are_passed_over_are_counted(clip, tmp_path):
+    source = clip("small-twice.mkv", **LOSSLESS, every=2, step=2)
+    settings = load_settings(None, {"faces": {"min_size_px": 200}})
+    with closing(open_finder("mediapipe")) as finder, open_engine("echo", "fast") as engine:
+        report = restore_file(Job(source, tmp_path / "out.mkv", quiet=True), settings, finder, engine)
+    assert report["passed_over"] == {"too small": 20} and report["faces"] == 0
+
+
 def test_every_frame_is_listed(unsmear, clip):
     source = clip("listed-twice.mkv", **LOSSLESS, every=2, step=2)
     done = unsmear("faces", source)

@@ -59,7 +59,8 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
                 # A plain U-Net's weights are a kernel-aware network's guess, which may have fewer blocks.
                 part = network.guess
                 values = {name: value for name, value in values.items() if name in part.state_dict()}
-            if isinstance(network, Inception) and known.channels < config.network.channels:
+            narrow = known.kind == "inception" and known.channels < config.network.channels
+            if isinstance(network, Inception) and narrow and known.reduction == config.network.reduction:
                 values = grown(values, network)
             part.load_state_dict(widened(values, part))
         for name in config.optimizer.frozen:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stream.frame import Color, Frame, Plane, Rect
 
-STICKY = 0.75  # of a step: a sample that is to be no further from what it was in the last frame stays that
+STICKY = 0.75  # of a step: a sample that is to be no further from what it was before stays that
 
 
 def align_rect(rect: Rect, frame: Frame) -> Rect:
@@ -76,8 +76,8 @@ def add_change(
 ) -> None:
     """Add `change` (H, W, 3), RGB in units of 1/255, to writable `planes` inside `rect` (see `align_rect`).
 
-    `matrix` (2, 3) maps frame px to the change's px. A sample is rounded to what it was `before`, in the planes of the
-    last frame, where that is within STICKY steps; where it was something else it goes to the next step.
+    `matrix` (2, 3) maps frame px to the change's px. A sample is rounded to what it was `before`, in the planes of an
+    earlier frame, where that is within STICKY steps of it, and else to the nearest step.
     """
     import cv2
 

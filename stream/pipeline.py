@@ -57,8 +57,8 @@ def restore_file(job: Job, settings: RestoreSettings, finder: Finder, engine: En
             try:
                 with Lanes() as lanes:
                     finding = FaceFinding.for_engine(finder, faces, engine, stats)
-                    frames = lanes.run("read", source)
-                    found = lanes.run("find", finding.run(set_aside(frames, stats)))
+                    frames = lanes.run("read", set_aside(source, stats))
+                    found = lanes.run("find", finding.run(frames))
                     mended = lanes.run("restore", Restoration(engine, run, stats).run(found))
                     whole = put_back(Fusion(run, engine, stats).run(mended))
                     pasted = lanes.run("paste", paste(whole, job.compare, stats, job.debug))

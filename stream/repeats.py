@@ -58,7 +58,7 @@ def set_aside(items: Iterable[Frame | Packet], stats: Stats) -> Iterator[Frame |
         if not isinstance(item, Frame):
             yield item
             continue
-        with stats.timed("find"):
+        with stats.timed("repeats"):
             is_new = exposures.is_new(item)
         if is_new:
             yield replace(item, index=index)

@@ -147,6 +147,30 @@ def test_weights_of_long_sums_learn_more_slowly():
     assert len(shares) == len(list(network.parameters()))
 
 
+def test_muon_moves_convolutions_in_all_directions_as_far_as_adamw_and_the_rest_as_adamw():
+    paths = {}
+    for kind in ("muon", "adamw"):
+        torch.manual_seed(1)
+        network = Inception(channels=16).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            for values in network.parameters():
+                values.add_(0.1 * torch.randn_like(values))
+        config = replace(load_config(shipped("paper_modern")).optimizer, kind=kind, weight_decay=0.0, fan_in=0)
+        optimizer = make_optimizer(config, network)
+        before = {name: value.detach().clone() for name, value in network.named_parameters()}
+        network(torch.rand(2, 3, 24, 24)).image.square().mean().backward()
+        optimizer.step()
+        paths[kind] = {name: (value - before[name]).detach() for name, value in network.named_parameters()}
+    rate, name = config.learning_rate, "modules_.2.join.weight"
+    turned = paths["muon"][name].flatten(1)
+    assert float(turned.square().mean().sqrt()) == pytest.approx(0.2 * rate, rel=0.3)
+    values, adams = (torch.linalg.svdvals(paths[kind][name].flatten(1)) for kind in ("muon", "adamw"))
+    assert values[0] < 2.5 * values[-2], "all directions alike, but for one that no gradient shows"
+    assert adams[0] > 10 * adams[-2]
+    for other in ("head.weight", "modules_.5.join.bias"):
+        assert torch.equal(paths["muon"][other], paths["adamw"][other])
+
+
 def test_the_unet_starts_as_the_identity_and_costs_600_million_macs():
     network = build_network(load_config(shipped("plain")).network)
     x = torch.rand(2, 3, 112, 96)
@@ -240,11 +264,16 @@ def test_every_face_is_seen_once_an_epoch(faces, tmp_path, monkeypatch):
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
 
 
-def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(faces, tmp_path):
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(faces, tmp_path, kind):
+    def run(folder, **changes):
+        config = small(faces, **changes)
+        train(replace(config, optimizer=replace(config.optimizer, kind=kind)), folder)
+
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(small(faces), whole)
-    train(small(faces, steps=3, whole_steps=0), parts)
-    train(small(faces), parts)
+    run(whole)
+    run(parts, steps=3, whole_steps=0)
+    run(parts)
     a, b = (torch.load(run / "state.pt", weights_only=True) for run in (whole, parts))
     assert a["step"] == b["step"] == 6
     for part in ("network", "ema"):

@@ -15,6 +15,7 @@ from stream.errors import InputError
 from training.aware import Aware
 from training.config import OptimizerConfig, TrainConfig
 from training.inception import Inception, grown
+from training.muon import Muon
 from training.network import NetworkConfig, build_network
 
 
@@ -98,7 +99,7 @@ def widened(values: dict[str, torch.Tensor], network: nn.Module) -> dict[str, to
 
 
 def make_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """RMSProp as in section 4.1, or AdamW; each group's `share` of the learning rate follows from its fan-in.
+    """RMSProp as in section 4.1, AdamW or Muon; each group's `share` of the learning rate follows from its fan-in.
 
     Both move every weight equally far in a step: a sum of 6272 (a 14x14 kernel's) then moves 22 times as far as one
     of 288 (a 3x3's), and never settles. (Yang et al., Tensor Programs V, table 3.)
@@ -110,7 +111,8 @@ def make_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.O
     groups = [{"params": values, "share": share} for share, values in alike.items()]
     if config.kind == "rmsprop":
         return torch.optim.RMSprop(groups, config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True)
+    kind = Muon if config.kind == "muon" else torch.optim.AdamW
+    return kind(groups, config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True)
 
 
 def save(run: Path, state: State, config: TrainConfig) -> None:

@@ -84,7 +84,7 @@ class LossConfig(Struct, frozen=True, kw_only=True):
 class OptimizerConfig(Struct, frozen=True, kw_only=True):
     """How the weights move."""
 
-    kind: Literal["adamw", "rmsprop"]
+    kind: Literal["adamw", "muon", "rmsprop"]
     frozen: tuple[str, ...]  # parts of the network that do not learn
     learning_rate: Annotated[float, Meta(gt=0)]
     betas: tuple[float, float]

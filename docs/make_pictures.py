@@ -1,6 +1,6 @@
 """Makes the pictures of the documentation again. Needs the test and training extras.
 
-    python docs/make_pictures.py --kernels ../shared/data/kernels/levin.npz --log runs/fast/log.jsonl \\
+    python docs/make_pictures.py --kernels ../shared/data/kernels/levin.npz --run runs/fast \\
         --paper training/checkpoints/paper_modern.pt
 
 The face is scikit-image's public-domain photograph; it was in no training set.
@@ -148,16 +148,23 @@ def responses(weights: Path) -> np.ndarray:
     return np.hstack([np.vstack([smeared[0]] * len(strips)), np.vstack(strips)])
 
 
-def learning_curve(log: Path, path: Path) -> None:
-    """Gain over the blurry input on held-out faces, by step."""
+def learning_curve(runs: list[Path], path: Path) -> None:
+    """Gain over the blurry input on held-out faces, by samples; each run goes on from the one before."""
     from matplotlib import pyplot
 
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    steps, gains = zip(*[(row["step"], row["gain"]) for row in rows if "gain" in row], strict=True)
     figure, axes = pyplot.subplots(figsize=(7, 3), layout="constrained")
-    axes.plot(steps, gains, marker=".")
-    axes.set(xlabel="step", ylabel="gain on held-out faces, dB")
+    before = 0
+    for run in runs:
+        rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        config = json.loads((run / "config.json").read_text())["config"]
+        seen = [(row["step"] * config["run"]["batch"], row["gain"]) for row in rows if "gain" in row]
+        name = f"{config['network']['channels']} channels, {config['optimizer']['kind']}, {config['loss']['pixel']}"
+        axes.plot([(before + faces) / 1000 for faces, _ in seen], [gain for _, gain in seen], marker=".", label=name)
+        before += seen[-1][0]
+    axes.set(xlabel="samples, thousands", ylabel="gain on held-out faces, dB")
     axes.grid(alpha=0.3)
+    if len(runs) > 1:
+        axes.legend(fontsize="small")
     figure.savefig(path, dpi=100)
 
 
@@ -166,7 +173,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernels", type=Path, help="levin.npz: makes eight-kernels.png")
     parser.add_argument("--paper", type=Path, help="an ema.pt of the paper's network: makes responses.png")
-    parser.add_argument("--log", type=Path, help="a run's log.jsonl: makes learning-curve.png")
+    parser.add_argument("--run", type=Path, help="a run's folder: makes learning-curve.png")
+    parser.add_argument(
+        "--paper-runs", type=Path, nargs="+", help="folders of the paper's network: makes paper-curve.png"
+    )
     given = parser.parse_args()
     Image.fromarray(before_and_after()).save(HERE / "before-after.png")
     Image.fromarray(neighbours()).save(HERE / "neighbours.jpg", quality=90)
@@ -175,8 +185,10 @@ def main() -> None:
         Image.fromarray(benchmark_kernels(given.kernels)).save(HERE / "eight-kernels.png")
     if given.paper is not None:
         Image.fromarray(responses(given.paper)).save(HERE / "responses.png")
-    if given.log is not None:
-        learning_curve(given.log, HERE / "learning-curve.png")
+    if given.run is not None:
+        learning_curve([given.run], HERE / "learning-curve.png")
+    if given.paper_runs:
+        learning_curve(given.paper_runs, HERE / "paper-curve.png")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix (rows, columns) whose singular values are all near 1, within some 0.7 to 1.2."""
+    """The nearest matrix (rows, columns) whose singular values are near 1 (some 0.7 to 1.2), but for tiny ones."""
     x = matrix.T if len(matrix) > matrix.shape[1] else matrix
     x = x / (x.norm() + 1e-12)
     a, b, c = WEIGHTS

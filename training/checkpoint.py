@@ -101,8 +101,8 @@ def widened(values: dict[str, torch.Tensor], network: nn.Module) -> dict[str, to
 def make_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
     """RMSProp as in section 4.1, AdamW or Muon; each group's `share` of the learning rate follows from its fan-in.
 
-    All move every weight about equally far in a step: a sum of 6272 (a 14x14 kernel's) then moves 22 times as far as one
-    of 288 (a 3x3's), and never settles. (Yang et al., Tensor Programs V, table 3.)
+    All move every weight equally far in a step, or nearly: a sum of 6272 (a 14x14 kernel's) then moves 22 times as far
+    as one of 288 (a 3x3's), and never settles. (Yang et al., Tensor Programs V, table 3.)
     """
     alike: dict[float, list[nn.Parameter]] = {}
     for values in network.parameters():

@@ -32,7 +32,8 @@ class ModelSpec:
     frames: int = (
         1  # that the model sees of a face: this one, and behind it in the channels the one before, as restored
     )
-    kernels: bool = False  # whether it also returns the motion kernels that it found, and takes those that are known
+    kernels: bool = False  # whether it also returns the motion kernels that it found,
+    known: bool = False  # and takes those that are known, to undo them in place of its own
     version: str = ""
     macs: int = 0  # multiply-accumulates a face; 0 where the file does not say
 
@@ -43,7 +44,7 @@ class ModelSpec:
 
     def feed(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None) -> dict[str, NDArray[Any]]:
         """The model's inputs by name."""
-        if not self.kernels:
+        if not self.known:
             return {"crops": crops}
         return {"crops": crops, "known": unknown(len(crops)) if known is None else known}
 
@@ -60,6 +61,7 @@ class ModelSpec:
                 int(metadata["unsmear.margin"]),
                 int(metadata.get("unsmear.frames", 1)),
                 metadata["unsmear.kernels"] == "1",
+                metadata.get("unsmear.known", metadata["unsmear.kernels"]) == "1",  # once all that found took them
                 metadata.get("unsmear.version", ""),
                 int(metadata.get("unsmear.macs", 0)),
             )
@@ -92,8 +94,8 @@ class Engine(Protocol):
     def run(self, crops: NDArray[np.uint8], known: NDArray[np.float32] | None = None) -> Restored:
         """Restore crops (N, 112 + 2 margin, 96 + 2 margin, 3 frames), RGB, N >= 1.
 
-        A model that finds motion kernels undoes those of `known` (N, 33, 33), each of sum 1 and with its centre of mass
-        in its middle, in place of its own; it finds its own where a row is all zeros. Others do not look at them.
+        A model that takes known motion undoes the kernels of `known` (N, 33, 33), each of sum 1 and with its centre of
+        mass in its middle, in place of its own; its own where a row is all zeros. Others do not look at them.
 
         Raises:
             EngineError: the device failed. The crops are as they were.

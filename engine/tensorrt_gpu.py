@@ -137,8 +137,9 @@ class _Slot:
         self.stream = Stream()
         self._given = {"crops": Buffer((max_batch, *spec.input_shape), np.uint8)}
         self._results = {"restored": Buffer((max_batch, CROP_HEIGHT, CROP_WIDTH, 3), np.uint8)}
-        if spec.kernels:
+        if spec.known:
             self._given["known"] = Buffer((max_batch, KERNEL_SIDE, KERNEL_SIDE), np.float32)
+        if spec.kernels:
             self._results["kernels"] = Buffer((max_batch, KERNEL_SIDE, KERNEL_SIDE), np.float32)
         # Contexts of one slot never run at once: they share their scratch memory.
         self._scratch_bytes = max(1, int(engine.device_memory_size_v2))

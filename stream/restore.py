@@ -35,7 +35,7 @@ class Restoration:
         self._engine, self._settings, self._stats = engine, settings, stats
         remembers = settings.fuse != "none"
         self._memory = Memory(settings.still_px) if remembers else None
-        self._refits = settings.refit and remembers and engine.spec.kernels
+        self._refits = settings.refit and remembers and engine.spec.known
         self._last = -1  # frame, and its faces:
         # By track (112, 96, 3), as it came where it was sharp.
         self._before: dict[int, NDArray[np.uint8] | Picture] = {}

@@ -11,7 +11,7 @@ from msgspec.structs import replace  # noqa: E402
 
 from engine import open_engine  # noqa: E402
 from stream.settings import shipped  # noqa: E402
-from training.aware import DOUBTS, KernelFinder, Wiener  # noqa: E402
+from training.aware import DOUBTS, DoubtingFinder, Wiener  # noqa: E402
 from training.checkpoint import save, start  # noqa: E402
 from training.config import load_config  # noqa: E402
 from training.degrade import blur  # noqa: E402
@@ -64,7 +64,7 @@ def grey(pictures):
 def test_an_untrained_finder_sees_the_motion_between_a_sharp_and_a_blurry_face(smeared):
     sharp, blurry, kernels = smeared
     with torch.no_grad():
-        found, doubt, seen = KernelFinder(8)(grey(inner(blurry, 16)), grey(sharp), torch.zeros(8, 8, 56, 48))
+        found, doubt, seen = DoubtingFinder(8)(grey(inner(blurry, 16)), grey(sharp), torch.zeros(8, 8, 56, 48))
     assert torch.equal(seen, grey(sharp)), "it betters nothing yet"
     assert torch.allclose(found.sum((1, 2)), torch.ones(8), atol=1e-5) and not doubt.any()
     one_for_all = kernels.mean(0).expand(8, -1, -1)
@@ -76,20 +76,20 @@ def test_an_untrained_finder_sees_the_motion_between_a_sharp_and_a_blurry_face(s
 def test_an_untrained_finder_sees_no_motion_where_there_is_none(smeared):
     sharp, _, _ = smeared
     with torch.no_grad():
-        found, *_ = KernelFinder(8)(grey(sharp[:1]), grey(sharp[:1]), torch.zeros(1, 8, 56, 48))
+        found, *_ = DoubtingFinder(8)(grey(sharp[:1]), grey(sharp[:1]), torch.zeros(1, 8, 56, 48))
     y, x = np.unravel_index(int(found[0].argmax()), (33, 33))
     assert (y, x) == (16, 16)
 
 
 def test_an_untrained_second_look_keeps_what_the_first_found_until_it_trusts_itself(smeared):
     sharp, blurry, kernels = smeared
-    again, seen = KernelFinder(8, again=True), (grey(inner(blurry, 16)), grey(sharp), torch.zeros(8, 8, 56, 48))
+    again, seen = DoubtingFinder(8, again=True), (grey(inner(blurry, 16)), grey(sharp), torch.zeros(8, 8, 56, 48))
     with torch.no_grad():
         kept, *_ = again(*seen, kernels.roll(1, 0))
         assert (kept - kernels.roll(1, 0)).abs().max() < 0.01 * kernels.max()
         again.trust.fill_(1)
         found, *_ = again(*seen, kernels.roll(1, 0))
-        assert torch.allclose(found, KernelFinder(8)(*seen)[0], atol=1e-5)
+        assert torch.allclose(found, DoubtingFinder(8)(*seen)[0], atol=1e-5)
     network = build_network(aware(looks=2).network)
     answer = network(blurry)
     assert torch.allclose(answer.kernel, answer.first, atol=0.01)
@@ -144,9 +144,45 @@ def test_an_untrained_repair_leaves_the_guess_which_may_be_a_plain_networks(tmp_
     assert torch.allclose(answer.guess, guess, atol=2e-3), "the weights are kept in half precision"
 
 
+def test_a_plain_network_tells_the_motion_by_a_head_of_its_own(tmp_path, smeared):
+    _, blurry, kernels = smeared
+    plain = aware()
+    plain = replace(plain, network=replace(plain.network, kind="unet"))
+    before = start(plain, tmp_path, None, torch.device("cpu"))
+    torch.nn.init.normal_(before.ema.head.weight, std=0.01)
+    save(tmp_path, before, plain)
+    headed = replace(plain, network=replace(plain.network, kernel_head=True))
+    state = start(headed, tmp_path / "headed", tmp_path / "ema.pt", torch.device("cpu"))
+    with torch.no_grad():
+        answer, expected = state.network(blurry), before.ema(blurry).image
+        assert torch.allclose(answer.image, expected, atol=2e-3), "the weights are kept in half precision"
+        assert torch.allclose(answer.kernel.sum((1, 2)), torch.ones(8), atol=1e-5)
+        assert state.network(blurry[..., 16:-16, 16:-16]).kernel is None, "a part of a crop shows no motion of 27 px"
+    optimizer = torch.optim.Adam(state.network.finder.parameters(), 3e-3)
+    errors = []
+    for _ in range(30):
+        loss = motion(state.network(blurry).kernel, kernels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(float(loss.detach()))
+    assert errors[-1] < 0.7 * errors[0], errors
+    state.ema.load_state_dict(state.network.state_dict())
+    (tmp_path / "headed").mkdir()
+    save(tmp_path / "headed", state, headed)
+    export(tmp_path / "headed" / "ema.pt", tmp_path / "headed.onnx")
+    crops = (blurry * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    with open_engine("onnxruntime", str(tmp_path / "headed.onnx")) as engine:
+        assert engine.spec.kernels and not engine.spec.known
+        restored, told = engine.run(crops), engine.run(crops, kernels.numpy())
+    assert np.array_equal(restored.crops, told.crops), "it has no use for a motion that is known"
+    with torch.no_grad():
+        assert np.abs(restored.kernels - state.network(blurry).kernel.numpy()).max() < 2e-3
+
+
 def test_the_motion_is_found_in_full_precision_beside_bfloat16(smeared):
     sharp, blurry, _ = smeared
-    finder = KernelFinder(8)
+    finder = DoubtingFinder(8)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found, *_ = finder(grey(inner(blurry, 16)), grey(sharp), torch.zeros(8, 8, 56, 48))
     with torch.no_grad():

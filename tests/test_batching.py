@@ -18,7 +18,7 @@ class Marking(Engine):
 
     def __init__(self, slow_s=0.0, fail_at=(), not_finite_at=(), fault=None):
         type(self).made += 1
-        self.spec, self.about = ModelSpec("marking", kernels=True), {"engine": "marking"}
+        self.spec, self.about = ModelSpec("marking", kernels=True, known=True), {"engine": "marking"}
         self.slow_s, self.fail_at, self.not_finite_at = slow_s, fail_at, not_finite_at
         self.fault = fault or EngineError("the device is on fire")
         self.batches = []

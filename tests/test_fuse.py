@@ -160,7 +160,8 @@ class Inverting(Engine):
     """Sees two frames, inverts the first and says how far it moved: from the red of its first pixel; fails on blue."""
 
     def __init__(self):
-        self.spec, self.about = ModelSpec("inverting", margin=16, frames=2, kernels=True), {"engine": "inverting"}
+        self.spec = ModelSpec("inverting", margin=16, frames=2, kernels=True, known=True)
+        self.about = {"engine": "inverting"}
         self.seen = []
 
     def run(self, crops, known=None):

@@ -201,7 +201,7 @@ def test_the_gate_measures_what_an_engine_does():
     from engine import find_model
     from engine.parity import measure
 
-    spec = ModelSpec("fast", 16, kernels=True)
+    spec = ModelSpec("fast", 16, kernels=True, known=True)
     found = measure(Off(spec), find_model("fast"))
     assert found[:2] == (2.0, 2) and found.kernel < 1e-6 and not found.passes(BOUNDS["float16"])
     off = measure(Off(spec, finite=False), find_model("fast"))

@@ -17,6 +17,7 @@ from training.config import OptimizerConfig, TrainConfig
 from training.inception import Inception, grown
 from training.muon import Muon
 from training.network import NetworkConfig, build_network
+from training.unet import UNet
 
 
 @dataclass(slots=True)
@@ -60,6 +61,9 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
                 # A plain U-Net's weights are a kernel-aware network's guess, which may have fewer blocks.
                 part = network.guess
                 values = {name: value for name, value in values.items() if name in part.state_dict()}
+            if isinstance(network, UNet) and not known.tells_motion:
+                untrained = {n: v for n, v in network.state_dict().items() if n.startswith("finder.")}
+                values = {**untrained, **values}
             narrow = known.kind == "inception" and known.channels < config.network.channels
             if isinstance(network, Inception) and narrow and known.reduction == config.network.reduction:
                 values = grown(values, network)

@@ -137,8 +137,8 @@ def load_config(path: Path) -> TrainConfig:
     config = settings.build(TrainConfig, settings.load_toml(path), str(path))
     if (config.network.frames == 2) != (config.neighbour is not None):
         raise UsageError(f"{path}: a network of two frames needs the table [neighbour], and only such a one")
-    if config.told is not None and config.network.kind != "aware":
-        raise UsageError(f"{path}: only a network that finds the motion can be told it (the table [told])")
+    if config.told is not None and not config.network.takes_motion:
+        raise UsageError(f"{path}: only a network that undoes the motion can be told it (the table [told])")
     told_as = config.kernels.side_px, *config.run.part_px
     if config.told is not None and told_as != (KERNEL_SIDE, CROP_HEIGHT, CROP_WIDTH):
         raise UsageError(f"{path}: a motion is told of whole crops, by kernels of {KERNEL_SIDE} px (the table [told])")

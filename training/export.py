@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from engine import half_precision
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
-from training.aware import SIDE, Aware
 from training.checkpoint import load_weights
+from training.kernel_finder import SIDE
 from training.layers import half
 from training.network import NetworkConfig, build_network, count_macs
 
@@ -23,7 +23,7 @@ OPSET = 18
 class CropModel(nn.Module):
     """uint8 crops (N, 112 + 2 margin, 96 + 2 margin, 3 frames) to uint8 (N, 112, 96, 3), and kernels (N, 33, 33).
 
-    A network that finds kernels also takes them where they are known (N, 33, 33), zeros where not.
+    One that undoes them also takes them where they are known (N, 33, 33), zeros where not.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -55,7 +55,8 @@ def export(weights: Path, output: Path, with_torch: bool = False) -> None:
         "unsmear.name": output.stem,
         "unsmear.margin": str(config.margin),
         "unsmear.frames": str(config.frames),
-        "unsmear.kernels": str(int(isinstance(network, Aware))),
+        "unsmear.kernels": str(int(config.tells_motion)),
+        "unsmear.known": str(int(config.takes_motion)),
         "unsmear.version": digest,
         "unsmear.macs": str(count_macs(network, config.margin, config.frames)),
         "unsmear.faces_seen": str(about["faces"]),
@@ -72,7 +73,7 @@ def export(weights: Path, output: Path, with_torch: bool = False) -> None:
 def _trace(network: nn.Module, config: NetworkConfig) -> torch.export.ExportedProgram:
     height, width = CROP_HEIGHT + 2 * config.margin, CROP_WIDTH + 2 * config.margin
     given = {"crops": torch.zeros(2, height, width, 3 * config.frames, dtype=torch.uint8)}
-    if isinstance(network, Aware):
+    if config.takes_motion:
         given["known"] = torch.zeros(2, SIDE, SIDE)
     count = torch.export.Dim("N")
     shapes = {name: {0: count} for name in given}
@@ -82,14 +83,14 @@ def _trace(network: nn.Module, config: NetworkConfig) -> torch.export.ExportedPr
 def _write(exported: torch.export.ExportedProgram, about: dict[str, str], output: Path) -> None:
     import onnx
 
-    kernels = about["unsmear.kernels"] == "1"
+    kernels, known = (about[f"unsmear.{what}"] == "1" for what in ("kernels", "known"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
             exported,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["crops", "known"] if kernels else ["crops"],
+            input_names=["crops", "known"] if known else ["crops"],
             output_names=["restored", "kernels"] if kernels else ["restored"],
             external_data=False,
             verbose=False,

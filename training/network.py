@@ -1,6 +1,7 @@
 """The networks by name: what a config says, and what it builds.
 
-`inception` is the paper's, `unet` a plain residual U-Net made for CPUs, `aware` that with the motion found and undone.
+`inception` is the paper's, `unet` a plain residual U-Net made for CPUs (with a kernel head it tells the motion beside),
+`aware` that with the motion found and undone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import nn
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from training.aware import UNDONE_CHANNELS, Aware
 from training.inception import Inception
+from training.kernel_finder import KernelFinder
 from training.unet import UNet
 
 
@@ -28,10 +30,21 @@ class NetworkConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     widths: tuple[int, ...] = (32, 64, 128, 192)  # unet, and the guess of aware: channels a level, from half resolution
     blocks: tuple[int, ...] = (1, 2, 2, 2)  # residual blocks a level
     up_blocks: tuple[int, ...] = (1, 2, 2)  # on the way up
+    kernel_head: bool = False  # unet: whether it tells the motion, too
     repair_widths: tuple[int, ...] = (32, 64, 96)  # aware: the U-Net after the motion is undone
     repair_blocks: tuple[int, ...] = (0, 1, 2)
     repair_up_blocks: tuple[int, ...] = (1, 0)
     looks: Annotated[int, Meta(ge=1, le=2)] = 1  # aware: how often the motion is looked for
+
+    @property
+    def tells_motion(self) -> bool:
+        """Whether the network answers with a kernel."""
+        return self.kind == "aware" or (self.kind == "unet" and self.kernel_head)
+
+    @property
+    def takes_motion(self) -> bool:
+        """Whether it undoes a kernel that it is told."""
+        return self.kind == "aware"
 
 
 def build_network(config: NetworkConfig) -> nn.Module:
@@ -51,7 +64,8 @@ def build_network(config: NetworkConfig) -> nn.Module:
             config.widths[0],
             config.looks,
         )
-    return UNet(config.widths, config.blocks, config.up_blocks, config.margin, 12 * config.frames)
+    finder = KernelFinder(config.widths[0]) if config.tells_motion else None
+    return UNet(config.widths, config.blocks, config.up_blocks, config.margin, 12 * config.frames, finder)
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from stream.errors import InputError
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, similarity, warp
 from stream.faces.finder import open_finder
-from training.aware import SIDE
 from training.collect import faces_of
 from training.data import read_image, read_landmarks
 from training.degrade import blur
+from training.kernel_finder import SIDE
 
 MARGIN = 24
 BATCH = 32

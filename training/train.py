@@ -51,7 +51,8 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
     count = max(len(faces) - VALIDATION_FACES, len(faces) // 2)
     phi = Phi(Path(config.loss.recogniser)).to(world.device) if config.loss.facial else None
     state = start(config, run, weights, world.device)
-    network = world.wrap(cast("nn.Module", torch.compile(state.network)) if config.compile else state.network)
+    network = cast("nn.Module", torch.compile(state.network)) if config.compile else state.network
+    network = world.wrap(network, idle=config.network.kernel_head)  # it tells nothing of parts of a crop
 
     with (
         RunLog(run, config, state.network, state.step) if world.rank == 0 else nullcontext() as log,

@@ -22,9 +22,9 @@ class World:
     rank: int
     device: torch.device
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """The network whose gradients are the mean over all processes."""
-        return network if self.size == 1 else DistributedDataParallel(network)
+    def wrap(self, network: nn.Module, idle: bool) -> nn.Module:
+        """The network whose gradients are the mean over all processes; `idle`: parts of it may rest for a step."""
+        return network if self.size == 1 else DistributedDataParallel(network, find_unused_parameters=idle)
 
     def part(self, batch: Batch) -> tuple[Batch, float]:
         """This process's samples of a batch, and the share by which its masked mean counts: together, the whole one."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ torch = pytest.importorskip("torch", reason="the training extra is not installed
 from msgspec import to_builtins  # noqa: E402
 from msgspec.structs import replace  # noqa: E402
 
+from stream.errors import UsageError  # noqa: E402
 from stream.settings import shipped  # noqa: E402
 from training.checkpoint import make_optimizer, start  # noqa: E402
 from training.config import load_config  # noqa: E402
@@ -414,7 +416,6 @@ GOLDEN = 0.0325323
 
 
 def test_a_network_of_two_frames_learns_and_needs_its_table(faces, tmp_path):
-    from stream.errors import UsageError
     from training.config import NeighbourConfig
 
     none = dict.fromkeys(("same_share", "other_share", "milder_share", "wrong_share", "twice_share"), 0.1)
@@ -432,9 +433,40 @@ def test_a_network_of_two_frames_learns_and_needs_its_table(faces, tmp_path):
         load_config(tmp_path / "without.toml")
 
 
-def test_what_is_told_changes_what_is_learned_and_only_by_networks_that_find_the_motion(faces, tmp_path):
-    from stream.errors import UsageError
+@pytest.mark.parametrize(
+    ("recipe", "changed", "to", "said"),
+    [
+        ("fast", "side_px = 33", "side_px = 27", "kernels of 33 px"),
+        ("plain", "side_px = 33", "side_px = 27", "kernels of 33 px"),
+        ("paper", "side_px = 27", "side_px = 28", "must be odd"),
+        ("paper", "valid_max_px = 20", "valid_max_px = 40", "above kernels.side_px"),
+        ("paper", "valid_min_px = 8", "valid_min_px = 21", "above valid_max_px"),
+        ("paper", "valid_min_px = 8", "valid_min_px = 2", ">= 3"),
+        ("plain", "samples_min = 20", "samples_min = 101", "samples_min is above"),
+        ("plain", "jerky_share = 0.0", "jerky_share = 2", "<= 1"),
+        ("fast", "part_px = [112, 96]", "part_px = [80, 64]", "whole crops"),
+        ("plain", "part_px = [80, 64]", "part_px = [50, 50]", "cannot be halved 4 times"),
+        ("paper_modern", "part_px = [84, 84]", "part_px = [200, 84]", "between 16 and"),
+        ("fast", "repair_blocks = [0, 1, 0]", "repair_blocks = [0, 1]", "one a width"),
+        ("plain", "widths = [32, 64, 128, 192]", "widths = [32, 64, 128]", "one a width"),
+    ],
+)
+def test_values_that_do_not_fit_each_other_are_refused(tmp_path, recipe, changed, to, said):
+    text = shipped(recipe).read_text()
+    assert changed in text
+    (tmp_path / "wrong.toml").write_text(text.replace(changed, to))
+    with pytest.raises(UsageError, match=re.escape(said)):
+        load_config(tmp_path / "wrong.toml")
 
+
+def test_a_part_that_is_not_there_cannot_be_frozen(faces, tmp_path):
+    config = small(faces)
+    config = replace(config, optimizer=replace(config.optimizer, frozen=("stem", "hair")))
+    with pytest.raises(UsageError, match="no part 'hair'"):
+        train(config, tmp_path / "run")
+
+
+def test_what_is_told_changes_what_is_learned_and_only_by_networks_that_find_the_motion(faces, tmp_path):
     fast = load_config(shipped("fast"))
     config = small(faces, steps=3, part_px=(112, 96))
     config = replace(config, network=fast.network, loss=replace(fast.loss, facial=0.0), told=fast.told)
@@ -443,9 +475,6 @@ def test_what_is_told_changes_what_is_learned_and_only_by_networks_that_find_the
     told, untold = (torch.load(tmp_path / name / "ema.pt")["weights"] for name in ("told", "untold"))
     assert not torch.equal(told["wiener.log_r"], untold["wiener.log_r"])
     table = shipped("fast").read_text().split("[told]")[1].split("\n[")[0]
-    (tmp_path / "small.toml").write_text(shipped("fast").read_text().replace("side_px = 33", "side_px = 27"))
-    with pytest.raises(UsageError, match="kernels of 33 px"):
-        load_config(tmp_path / "small.toml")
     (tmp_path / "plain.toml").write_text(shipped("plain").read_text() + "\n[told]" + table)
     with pytest.raises(UsageError, match=r"\[told\]"):
         load_config(tmp_path / "plain.toml")

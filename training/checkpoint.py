@@ -11,7 +11,7 @@ import msgspec
 import torch
 from torch import nn
 
-from stream.errors import InputError
+from stream.errors import InputError, UsageError
 from training.aware import Aware
 from training.config import OptimizerConfig, TrainConfig
 from training.inception import Inception, grown
@@ -51,6 +51,7 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
 
     Raises:
         InputError: the weights cannot be read, or the state is another network's.
+        UsageError: a part that is to be frozen is not there.
     """
     network = build_network(config.network)
     try:
@@ -68,8 +69,11 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
             if isinstance(network, Inception) and narrow and known.reduction == config.network.reduction:
                 values = grown(values, network)
             part.load_state_dict(widened(values, part))
+        parts = dict(network.named_modules())
         for name in config.optimizer.frozen:
-            network.get_submodule(name).requires_grad_(False)
+            if name not in parts:
+                raise UsageError(f"optimizer.frozen: the network has no part '{name}'")
+            parts[name].requires_grad_(False)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         ema = copy.deepcopy(network).requires_grad_(False)
         state = State(network, ema, make_optimizer(config.optimizer, network))

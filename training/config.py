@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,11 +12,11 @@ from engine.base import KERNEL_SIDE
 from stream import settings
 from stream.errors import UsageError
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
-from training.kernels import KernelConfig
+from training.kernels import KernelConfig, Share
 from training.network import NetworkConfig
 
-Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=1)]
+PART_MIN_PX = 16  # of a crop, that a step may see
 Precision = Literal["float32", "bfloat16", "auto"]
 
 
@@ -132,14 +133,40 @@ def load_config(path: Path) -> TrainConfig:
     """A run's settings; every key must be there, none may be unknown.
 
     Raises:
-        UsageError: see `stream.settings.build`; or [neighbour] does not fit the network.
+        UsageError: see `stream.settings.build`; or two values do not fit each other.
     """
     config = settings.build(TrainConfig, settings.load_toml(path), str(path))
-    if (config.network.frames == 2) != (config.neighbour is not None):
-        raise UsageError(f"{path}: a network of two frames needs the table [neighbour], and only such a one")
-    if config.told is not None and not config.network.takes_motion:
-        raise UsageError(f"{path}: only a network that undoes the motion can be told it (the table [told])")
-    told_as = config.kernels.side_px, *config.run.part_px
-    if config.told is not None and told_as != (KERNEL_SIDE, CROP_HEIGHT, CROP_WIDTH):
-        raise UsageError(f"{path}: a motion is told of whole crops, by kernels of {KERNEL_SIDE} px (the table [told])")
+    for wrong, what in (*_misfits(config), *_unbuildable(config)):
+        if wrong:
+            raise UsageError(f"{path}: {what}")
     return config
+
+
+def _misfits(config: TrainConfig) -> Iterator[tuple[bool, str]]:
+    network, kernels = config.network, config.kernels
+    two, told = config.neighbour is not None, config.told is not None
+    yield (network.frames == 2) != two, "a network of two frames needs the table [neighbour], and only such a one"
+    yield told and not network.takes_motion, "only a network that undoes the motion can be told it (the table [told])"
+    tells = network.tells_motion and kernels.side_px != KERNEL_SIDE
+    yield tells, f"kernels.side_px: a network tells the motion by kernels of {KERNEL_SIDE} px"
+    yield kernels.side_px % 2 == 0, "kernels.side_px must be odd: a kernel has a middle"
+    yield kernels.valid_max_px > kernels.side_px, "kernels.valid_max_px is above kernels.side_px"
+    for low, high in (("valid_min", "valid_max"), ("valid_min", "mild_max")):
+        yield getattr(kernels, f"{low}_px") > getattr(kernels, f"{high}_px"), f"kernels.{low}_px is above {high}_px"
+    for what in ("samples", "steps"):
+        yield getattr(kernels, f"{what}_min") > getattr(kernels, f"{what}_max"), f"kernels.{what}_min is above its max"
+
+
+def _unbuildable(config: TrainConfig) -> Iterator[tuple[bool, str]]:
+    network, part, whole = config.network, config.run.part_px, (CROP_HEIGHT, CROP_WIDTH)
+    inside = all(PART_MIN_PX <= mine <= side for mine, side in zip(part, whole, strict=True))
+    yield not inside, f"run.part_px must lie between {PART_MIN_PX} and {list(whole)}"
+    if network.kind == "inception":
+        return
+    yield network.takes_motion and part != whole, f"run.part_px must be {list(whole)}: motion is undone in whole crops"
+    for of in ("", "repair_") if network.kind == "aware" else ("",):
+        widths, down, up = (len(getattr(network, of + what)) for what in ("widths", "blocks", "up_blocks"))
+        yield (down, up) != (widths, widths - 1), f"network.{of}blocks are one a width, {of}up_blocks one fewer"
+        margin = 0 if network.kind == "aware" else network.margin
+        halves = any((side + 2 * margin) % 2**widths for side in (*whole, *part))
+        yield halves, f"network.{of}widths: {list(part)} px with its margin cannot be halved {widths} times"

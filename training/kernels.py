@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 LENGTH_SCALE = 0.3  # l of eq. 4, set by the source that the paper follows
@@ -14,20 +15,23 @@ TIME_STEP = 0.01
 FINE = 8  # points drawn between two samples of the path, so that no pixel of a fast stretch is skipped
 
 
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
 class KernelConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which kernels are drawn. The paper: valid size 8 to 20 px, in one fixed size (27 holds all)."""
 
-    side_px: int = 27
-    valid_min_px: int = 8
+    side_px: Annotated[int, Meta(ge=5)] = 27
+    valid_min_px: Annotated[int, Meta(ge=3)] = 8
     valid_max_px: int = 20
-    samples_min: int = 20  # N of section 3.1, path samples of TIME_STEP; the paper gives no range
+    samples_min: Annotated[int, Meta(ge=2)] = 20  # N of section 3.1, samples of TIME_STEP; the paper gives no range
     samples_max: int = 100
-    jerky_share: float = 0.0  # beside the paper: paths that hurry and rest, as a hand does
-    straight_share: float = 0.0  # and straight, even ones, as a head or a camera in one motion makes
-    mild_share: float = 0.0  # kernels of at most mild_max_px, beside those that are that small by chance
+    jerky_share: Share = 0.0  # beside the paper: paths that hurry and rest, as a hand does
+    straight_share: Share = 0.0  # and straight, even ones, as a head or a camera in one motion makes
+    mild_share: Share = 0.0  # kernels of at most mild_max_px, beside those that are that small by chance
     mild_max_px: int = 8
-    stepped_share: float = 0.0  # paths of a few exposures, as of averaged frames, in place of one long one
-    steps_min: int = 5
+    stepped_share: Share = 0.0  # paths of a few exposures, as of averaged frames, in place of one long one
+    steps_min: Annotated[int, Meta(ge=2)] = 5
     steps_max: int = 11
 
 

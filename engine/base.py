@@ -32,8 +32,8 @@ class ModelSpec:
     frames: int = (
         1  # that the model sees of a face: this one, and behind it in the channels the one before, as restored
     )
-    kernels: bool = False  # whether it also returns the motion kernels that it found,
-    known: bool = False  # and takes those that are known, to undo them in place of its own
+    kernels: bool = False  # whether it also returns the motion kernels that it found
+    known: bool = False  # whether it also takes kernels that are known, to undo them in place of its own
     version: str = ""
     macs: int = 0  # multiply-accumulates a face; 0 where the file does not say
 
@@ -61,7 +61,7 @@ class ModelSpec:
                 int(metadata["unsmear.margin"]),
                 int(metadata.get("unsmear.frames", 1)),
                 metadata["unsmear.kernels"] == "1",
-                metadata.get("unsmear.known", metadata["unsmear.kernels"]) == "1",  # once all that found took them
+                metadata.get("unsmear.known", metadata["unsmear.kernels"]) == "1",  # older files lack it
                 metadata.get("unsmear.version", ""),
                 int(metadata.get("unsmear.macs", 0)),
             )

@@ -32,8 +32,10 @@ class Fusion:
 
     def __init__(self, settings: EngineSettings, engine: Engine, stats: Stats) -> None:
         """Earlier frames count where the patches come with what those tell, later ones where `settings.fuse` is "both".
-        The engine restores faces again whose motion only later frames tell, where `settings.refit` is set."""
+        The engine restores faces again whose motion only later frames tell, where `settings.refit` is set and its model
+        takes a known motion."""
         self._settings, self._engine, self._stats = settings, engine, stats
+        self._refits = settings.refit and engine.spec.known
 
     def run(self, items: Iterable[Mended | Packet]) -> Iterator[Mended | Packet]:
         """The stage: packets pass, order is kept. Patches of a model that does not tell the motion stay as they are."""
@@ -76,7 +78,7 @@ class Fusion:
 
     def _again(self, patch: Patch, frame: Frame, future: Memory) -> Patch:
         """The patch with the motion that later frames tell, restored with it where no earlier one told it."""
-        if not self._settings.refit or (kernel := patch.kernel) is None:
+        if not self._refits or (kernel := patch.kernel) is None:
             return patch
         if patch.is_refitted and patch.fit is not None and patch.fit.like >= SURE:
             return replace(patch, fit=None)  # earlier frames tell enough; theirs does not say where later ones saw it

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="the training extra is not installed
 from msgspec.structs import replace  # noqa: E402
 
 from engine import open_engine  # noqa: E402
+from stream.errors import InputError  # noqa: E402
 from stream.settings import shipped  # noqa: E402
 from training.aware import DOUBTS, DoubtingFinder, Wiener  # noqa: E402
 from training.checkpoint import save, start  # noqa: E402
@@ -158,6 +159,17 @@ def test_a_plain_network_tells_the_motion_by_a_head_of_its_own(tmp_path, smeared
         assert torch.allclose(answer.image, expected, atol=2e-3), "the weights are kept in half precision"
         assert torch.allclose(answer.kernel.sum((1, 2)), torch.ones(8), atol=1e-5)
         assert state.network(blurry[..., 16:-16, 16:-16]).kernel is None, "a part of a crop shows no motion of 27 px"
+    (tmp_path / "headed").mkdir()
+    save(tmp_path / "headed", state, headed)
+    again = start(plain, tmp_path / "again", tmp_path / "headed" / "ema.pt", torch.device("cpu"))
+    assert torch.equal(again.network.head.weight, state.ema.head.weight.half().float()), "and may lose it"
+    with pytest.raises(InputError, match="another network"):
+        start(
+            replace(plain, network=replace(plain.network, widths=(8, 16))),
+            tmp_path / "again",
+            tmp_path / "headed" / "ema.pt",
+            torch.device("cpu"),
+        )
     optimizer = torch.optim.Adam(state.network.finder.parameters(), 3e-3)
     errors = []
     for _ in range(30):
@@ -168,7 +180,6 @@ def test_a_plain_network_tells_the_motion_by_a_head_of_its_own(tmp_path, smeared
         errors.append(float(loss.detach()))
     assert errors[-1] < 0.7 * errors[0], errors
     state.ema.load_state_dict(state.network.state_dict())
-    (tmp_path / "headed").mkdir()
     save(tmp_path / "headed", state, headed)
     export(tmp_path / "headed" / "ema.pt", tmp_path / "headed.onnx")
     crops = (blurry * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -32,6 +32,8 @@ def test_faces_are_collected_and_what_is_skipped_is_told_with_its_reason(unsmear
     assert why == {"none.png": "no face", "soft.png": "soft", "notes.txt": "unreadable"}
     names, _ = read_landmarks(tmp_path / "faces")
     assert names == ["0000000.png", "0000001.png"]
+    with (tmp_path / "faces" / "landmarks.csv").open(newline="") as file:
+        assert [row["source"] for row in csv.DictReader(file)] == ["deeper/again.jpg", "face.png"]
     faces = load_faces(tmp_path / "faces", tmp_path / "cache")
     assert faces.shape == (2, 176, 160, 4) and faces[:, 32:-32, 32:-32, 3].mean() > 250
     original = np.array([[203.2, 101.2], [246.2, 103.2], [222.9, 130.3], [201.6, 138.8], [244.3, 140.2]])

@@ -23,6 +23,7 @@ CLEAN = replace(
     gain=0.0,
     shift_px=0,
 )
+WAYS = ("", "still", "moving")
 KERNELS = KernelConfig(side_px=33, valid_min_px=9, valid_max_px=19)
 
 
@@ -69,6 +70,21 @@ def test_motion_may_change_across_the_face(faces):
     assert not torch.allclose(even.blurry, uneven.blurry, atol=0.02)
     assert torch.allclose(uneven.kernels.sum((1, 2)), torch.ones(4), atol=1e-4)
     assert (uneven.kernels - even.kernels).abs().sum((1, 2)).min() > 0.05
+
+
+def test_what_is_behind_a_face_may_stand_still_or_move_otherwise(faces):
+    one, still, moving = (batch(faces, margin=16, **{f"{how}_background_share": 1.0} if how else {}) for how in WAYS)
+    face, rim = (..., slice(60, 90), slice(54, 74)), (..., slice(-3, None), slice(-3, None))
+    for other in (still, moving):
+        assert torch.allclose(other.blurry[face], one.blurry[face], atol=0.02), "the face moved as it did"
+    sharp = batch(faces, margin=16, unblurred_share=1.0)
+
+    def apart(a, b):
+        return float((a.blurry[rim] - b.blurry[rim]).abs().mean())
+
+    assert apart(still, sharp) < 0.1 * apart(one, sharp)
+    assert min(apart(moving, sharp), apart(moving, one)) > 0.3 * apart(one, sharp)
+    assert torch.equal(moving.kernels, one.kernels), "the kernel is the face's"
 
 
 def test_a_turned_face_is_masked_where_nothing_is_known(faces):

@@ -79,8 +79,6 @@ def test_bad_pairs_are_told(tmp_path, shared):
         read_pairs(tmp_path / "a.csv", frozenset({1}))
     with pytest.raises(InputError, match="needs pairs of two of the folds"):
         read_pairs(shared / "lfw_pairs" / "pairs.csv", frozenset({3, 77}))
-    with pytest.raises(UsageError, match="verifier"):
-        evaluate(Setting(models=(), faces=tmp_path, kernels=tmp_path, pairs=tmp_path))
     with pytest.raises(InputError, match="no recogniser"):
         open_recogniser(Path("none.onnx"))
 
@@ -122,6 +120,8 @@ def test_what_half_precision_costs_and_what_is_found_is_told_as_json_too(unsmear
     assert rows["sharp"]["faces"] == rows["sharp"]["found"] == 1
     refused = unsmear("evaluate", "--find", "100", "--model", "fast", "--model", "plain")
     assert refused.returncode == 2 and "one --model" in refused.stderr
+    refused = unsmear("evaluate", "--real", shared / "blurred" / "real", *common)
+    assert refused.returncode == 2 and "--sheet" in refused.stderr
 
 
 def test_an_evaluation_has_a_row_for_every_method(shared, tmp_path):
@@ -134,13 +134,16 @@ def test_an_evaluation_has_a_row_for_every_method(shared, tmp_path):
         paired=shared / "blurred" / "paired",
         real=shared / "blurred" / "real",
         classical=True,
+        fill_margin=True,
     )
     result = evaluate(setting)
-    assert set(result.rows) == {"blurry", "fast", *classical.METHODS}
+    assert set(result.rows) == {"blurry", "fast", "fast, border repeated", *classical.METHODS}
+    real, filled = (result.rows[name].psnr_db for name in ("fast", "fast, border repeated"))
+    assert filled["mean"] < real["mean"] and filled["mean"] > result.rows["blurry"].psnr_db["mean"] + 1
     assert result.rows["blurry"].psnr_db["sharp"] == 99.0
     assert result.rows["blurry"].distance["sharp"] == pytest.approx(0, abs=1e-5)
     assert result.rows["fast"].distance["sharp"] < result.rows["blurry"].distance["c4"]
-    assert set(result.real) == {"blurry", "fast", "unsharp"}, "the others would need the truth"
+    assert set(result.real) == {"blurry", "fast", "fast, border repeated", "unsharp"}, "others would need the truth"
     assert len(result.real["fast"]) == len(result.real["blurry"]) >= 12
     assert np.abs(result.real["fast"].astype(int) - result.real["blurry"]).mean() > 0.5
     write_real_sheet(result, tmp_path / "real.png")

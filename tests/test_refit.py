@@ -221,6 +221,16 @@ def test_a_motion_that_the_network_missed_is_undone_in_full(engine, smeared_firs
     assert error(smeared.restored, sharp.given) < 0.6 * error(smeared.given, sharp.given)
 
 
+def test_an_engine_that_takes_no_motion_is_told_none(engine):
+    pictures = (smear(wide_face(), kernel_of(HOOK)), wide_face((1, 1)), smear(wide_face(), kernel_of(ARC)))
+    items = [found(i, crop_of(picture)) for i, picture in enumerate(pictures)]
+    settings, deaf = changed(SETTINGS, fuse="both"), Counting(engine)
+    deaf.spec = replace(engine.spec, known=False)
+    done = list(Fusion(settings, deaf, Stats()).run(Restoration(deaf, settings, Stats()).run(items)))
+    assert (deaf.asked, deaf.told) == (3, 0)
+    assert all(patch.kernel is not None for item in done for patch in item.patches)
+
+
 def test_the_better_of_what_earlier_and_later_frames_tell_restores_a_face(engine, monkeypatch):
     items = [found(i, crop_of(smear(wide_face(), kernel_of(path)))) for i, path in enumerate((ARC, LINE, HOOK))]
     settings = changed(SETTINGS, fuse="both")

@@ -19,7 +19,7 @@ from msgspec.structs import replace  # noqa: E402
 from stream.errors import UsageError  # noqa: E402
 from stream.settings import shipped  # noqa: E402
 from training.checkpoint import make_optimizer, start  # noqa: E402
-from training.config import load_config  # noqa: E402
+from training.config import Stage, load_config  # noqa: E402
 from training.data import POINTS, load_faces  # noqa: E402
 from training.degrade import blur, make_batch  # noqa: E402
 from training.export import export  # noqa: E402
@@ -268,11 +268,11 @@ def test_every_face_is_seen_once_an_epoch(faces, tmp_path, monkeypatch):
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10)) and seen[:10] != seen[10:]
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(faces, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["adamw", "muon", "rmsprop"])
+def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(faces, tmp_path, kind):
     def run(folder, **changes):
         config = small(faces, **changes)
-        train(replace(config, optimizer=replace(config.optimizer, kind=kind)), folder)
+        train(replace(config, optimizer=replace(config.optimizer, kind=kind, halve_after=1)), folder)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(whole)
@@ -283,6 +283,11 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(faces, tmp_path, 
     for part in ("network", "ema"):
         assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
     assert not all(torch.equal(a["network"][n], a["ema"][n]) for n in a["network"])
+    logs = [map(json.loads, (run / "log.jsonl").read_text().splitlines()) for run in (whole, parts)]
+    (row,), (first, last) = ([row for row in log if "rate" in row] for log in logs)
+    assert (row["step"], first["step"], last["step"]) == (6, 3, 6) and row["rate"] == last["rate"]
+    assert row["loss"] == pytest.approx((first["loss"] + last["loss"]) / 2), "means of the steps since the last line"
+    assert last["hours"] > first["hours"] > 0
 
 
 def test_a_fault_where_batches_are_made_ends_the_run(faces, tmp_path):
@@ -332,6 +337,7 @@ def test_train_export_and_evaluate_work_as_commands(unsmear, faces, tmp_path, sh
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4 and "gain" in lines[-1]
+    assert list((tmp_path / "run").glob("events.out.tfevents.*")), "TensorBoard's curves"
     done = unsmear("export", "run/ema.pt", "-o", "tiny.onnx")
     assert done.returncode == 0, done.stderr
     done = unsmear(
@@ -400,11 +406,16 @@ def test_the_losses_are_those_of_equations_6_to_8():
     mask[..., 5:15] = 1
     assert torch.allclose(losses.l2(a, b, mask), ((a - b) ** 2)[..., 5:15].mean())
     ramp = torch.arange(30.0).expand(1, 3, 20, 30) * 0.1
-    assert float(losses.total_variation(ramp)) == pytest.approx(0.01, rel=1e-4)
-    assert float(losses.total_variation(torch.ones(1, 3, 8, 8))) == 0
+    known = torch.ones_like(mask)
+    assert float(losses.total_variation(ramp, known[:1])) == pytest.approx(0.01, rel=1e-4)
+    assert float(losses.total_variation(torch.ones(1, 3, 8, 8), known[:1, :, :8, :8])) == 0
+    wild = torch.where(mask > 0, 0.5, a)
+    assert float(losses.total_variation(wild, mask)) == 0, "what lay outside the picture does not count"
+    seen = []
+    assert float(losses.facial(wild, torch.full_like(a, 0.5), mask, lambda x: seen.append(x) or x)) == 0
+    assert all(torch.equal(x, torch.full_like(a, 0.5)) for x in seen)
     assert float(losses.charbonnier(a, a, mask)) == pytest.approx(1e-3, rel=1e-4)
     ten, twenty = torch.full_like(a, 0.1**0.5), torch.full_like(a, 0.1)
-    known = torch.ones_like(mask)
     bel = [float(losses.log_l2(x, torch.zeros_like(x), known, least=0)) * -40 for x in (ten, twenty)]
     assert bel == pytest.approx([1, 2], rel=1e-4), "10 and 20 dB"
     both = torch.cat([ten, twenty])
@@ -440,12 +451,17 @@ def test_a_network_of_two_frames_learns_and_needs_its_table(faces, tmp_path):
         ("plain", "side_px = 33", "side_px = 27", "kernels of 33 px"),
         ("paper", "side_px = 27", "side_px = 28", "must be odd"),
         ("paper", "valid_max_px = 20", "valid_max_px = 40", "above kernels.side_px"),
-        ("paper", "valid_min_px = 8", "valid_min_px = 21", "above valid_max_px"),
+        ("paper", "valid_min_px = 8", "valid_min_px = 21", "valid_min_px is above kernels.valid_max_px"),
+        ("fast", "valid_min_px = 3", "valid_min_px = 9", "valid_min_px is above kernels.mild_max_px"),
         ("paper", "valid_min_px = 8", "valid_min_px = 2", ">= 3"),
         ("plain", "samples_min = 20", "samples_min = 101", "samples_min is above"),
         ("plain", "jerky_share = 0.0", "jerky_share = 2", "<= 1"),
         ("fast", "part_px = [112, 96]", "part_px = [80, 64]", "whole crops"),
-        ("plain", "part_px = [80, 64]", "part_px = [50, 50]", "cannot be halved 4 times"),
+        ("plain", "part_px = [80, 64]", "part_px = [50, 50]", "50 px, a side that is seen, is no multiple of 16"),
+        ("plain", "margin = 0", "margin = 24", "further than the 32 px"),
+        ("plain", 'kind = "unet"', 'kind = "aware"', "only a unet has one"),
+        ("paper", "reduction = true", "margin = 8", "without a margin"),
+        ("paper", "step = 190000", "step = 100000", "one after the other"),
         ("paper_modern", "part_px = [84, 84]", "part_px = [200, 84]", "between 16 and"),
         ("fast", "repair_blocks = [0, 1, 0]", "repair_blocks = [0, 1]", "one a width"),
         ("plain", "widths = [32, 64, 128, 192]", "widths = [32, 64, 128]", "one a width"),
@@ -462,8 +478,37 @@ def test_values_that_do_not_fit_each_other_are_refused(tmp_path, recipe, changed
 def test_a_part_that_is_not_there_cannot_be_frozen(faces, tmp_path):
     config = small(faces)
     config = replace(config, optimizer=replace(config.optimizer, frozen=("stem", "hair")))
-    with pytest.raises(UsageError, match="no part 'hair'"):
+    with pytest.raises(UsageError, match="no part 'hair'; it has stem, encoder"):
         train(config, tmp_path / "run")
+
+
+def test_a_head_alone_does_not_learn_from_parts(faces, tmp_path):
+    config = small(faces, steps=2, whole_steps=0)
+    network, body = replace(config.network, kernel_head=True), ("stem", "encoder", "down", "up", "decoder", "head")
+    config = replace(config, network=network, optimizer=replace(config.optimizer, frozen=body))
+    with pytest.raises(UsageError, match=r"must be \[112, 96\]"):
+        train(config, tmp_path / "run")
+    config = replace(config, run=replace(config.run, part_px=(112, 96)), loss=replace(config.loss, kernel=2.0))
+    train(config, tmp_path / "run")
+    learned = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["network"]
+    torch.manual_seed(config.seed)
+    begun = build_network(network).state_dict()
+    assert {name.split(".")[0] for name, value in begun.items() if not torch.equal(value, learned[name])} == {"finder"}
+
+
+def test_alpha_and_beta_are_set_in_stages():
+    loss = load_config(shipped("paper")).loss
+    seen = [(loss.at(step).tv, loss.at(step).facial) for step in (0, 99_999, 100_000, 189_999, 190_000, 10**6)]
+    assert seen == [(0, 0)] * 2 + [(1e-3, 0)] * 2 + [(1e-3, 1e-3)] * 2
+
+
+def test_a_stage_takes_effect(faces, tmp_path):
+    config = small(faces, steps=4, whole_steps=0)
+    staged = replace(config, loss=replace(config.loss, stages=(Stage(step=2, tv=10.0, facial=0.0),)))
+    for name, each, steps in (("plain", config, 2), ("staged", staged, 2), ("plain", config, 4), ("staged", staged, 4)):
+        train(replace(each, run=replace(each.run, steps=steps)), tmp_path / name)
+        same = [torch.load(tmp_path / run / "ema.pt")["weights"]["head.bias"] for run in ("plain", name)]
+        assert torch.equal(*same) == (name == "plain" or steps == 2)
 
 
 def test_what_is_told_changes_what_is_learned_and_only_by_networks_that_find_the_motion(faces, tmp_path):
@@ -531,6 +576,9 @@ def test_two_processes_train_as_one(faces, tmp_path, head):
     command = [*launch, "train", "tiny.toml", "-o", "both/two"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "both/two")]
+    one, two = (next(row for row in map(json.loads, log) if "rate" in row) for log in logs)
+    assert one["step"] == two["step"] == 5 and one["loss"] == pytest.approx(two["loss"], rel=1e-4)
     one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "both/two"))
     for name, weight in one["network"].items():
         assert torch.allclose(weight, two["network"][name], atol=2e-5), name

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from stream.errors import InputError, UsageError
+from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
 from training.aware import Aware
 from training.config import OptimizerConfig, TrainConfig
 from training.inception import Inception, grown
@@ -51,7 +52,7 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
 
     Raises:
         InputError: the weights cannot be read, or the state is another network's.
-        UsageError: a part that is to be frozen is not there.
+        UsageError: see `freeze`.
     """
     network = build_network(config.network)
     try:
@@ -62,18 +63,14 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
                 # A plain U-Net's weights are a kernel-aware network's guess, which may have fewer blocks.
                 part = network.guess
                 values = {name: value for name, value in values.items() if name in part.state_dict()}
-            if isinstance(network, UNet) and not known.tells_motion:
-                untrained = {n: v for n, v in network.state_dict().items() if n.startswith("finder.")}
-                values = {**untrained, **values}
+            if isinstance(network, UNet):  # it may gain a kernel head, or lose it
+                head = {name: value for name, value in network.state_dict().items() if name.startswith("finder.")}
+                values = head | {n: value for n, value in values.items() if n in head or not n.startswith("finder.")}
             narrow = known.kind == "inception" and known.channels < config.network.channels
             if isinstance(network, Inception) and narrow and known.reduction == config.network.reduction:
                 values = grown(values, network)
             part.load_state_dict(widened(values, part))
-        parts = dict(network.named_modules())
-        for name in config.optimizer.frozen:
-            if name not in parts:
-                raise UsageError(f"optimizer.frozen: the network has no part '{name}'")
-            parts[name].requires_grad_(False)
+        freeze(network, config)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         ema = copy.deepcopy(network).requires_grad_(False)
         state = State(network, ema, make_optimizer(config.optimizer, network))
@@ -95,12 +92,32 @@ def start(config: TrainConfig, run: Path, weights: Path | None, device: torch.de
     return state
 
 
+def freeze(network: nn.Module, config: TrainConfig) -> None:
+    """Let the parts that are to be frozen learn nothing.
+
+    Raises:
+        UsageError: there is no such part, or all that learns rests.
+    """
+    parts = dict(network.named_modules())
+    for name in config.optimizer.frozen:
+        if name not in parts:
+            there = ", ".join(name for name, _ in network.named_children())
+            raise UsageError(f"optimizer.frozen: the network has no part '{name}'; it has {there}")
+        parts[name].requires_grad_(False)
+    learning = [name for name, values in network.named_parameters() if values.requires_grad]
+    whole = config.run.part_px == (CROP_HEIGHT, CROP_WIDTH)
+    if isinstance(network, UNet) and not whole and all(name.startswith("finder.") for name in learning):
+        raise UsageError(
+            f"run.part_px must be {[CROP_HEIGHT, CROP_WIDTH]}: a kernel head learns from whole crops alone"
+        )
+
+
 def widened(values: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
     """Weights of a network that sees fewer frames: what it does not know of, it does not heed at first."""
     wanted = network.state_dict()
     return {
         name: torch.cat([value, value.new_zeros(len(value), more, *value.shape[2:])], 1)
-        if name.endswith("stem.weight") and (more := wanted[name].shape[1] - value.shape[1]) > 0
+        if name.endswith("stem.weight") and name in wanted and (more := wanted[name].shape[1] - value.shape[1]) > 0
         else value
         for name, value in values.items()
     }

@@ -50,7 +50,7 @@ def collect(raw: Path, output: Path) -> Counter[str]:
             (output / "skipped.csv").open("w", newline="", encoding="utf-8") as skipped_file,
         ):
             kept, skipped = csv.writer(kept_file), csv.writer(skipped_file)
-            kept.writerow(["image", *(f"{point}_{axis}" for point in POINTS for axis in "xy")])
+            kept.writerow(["image", *(f"{point}_{axis}" for point in POINTS for axis in "xy"), "source"])
             skipped.writerow(["picture", "why"])
             paths = sorted(path for path in raw.rglob("*") if path.is_file())
             for path in tqdm(paths, "aligning", unit="picture", file=sys.stderr):
@@ -61,7 +61,7 @@ def collect(raw: Path, output: Path) -> Counter[str]:
                         continue
                     name = f"{counts['kept'] - 1:07d}.png"
                     write_image(output / "images" / name, image)
-                    kept.writerow([name, *np.round(points, 2).ravel()])
+                    kept.writerow([name, *np.round(points, 2).ravel(), path.relative_to(raw)])
     finally:
         finder.close()
     return counts

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from engine.base import KERNEL_SIDE
 from stream import settings
 from stream.errors import UsageError
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH
+from training.data import MARGIN
 from training.kernels import KernelConfig, Share
 from training.network import NetworkConfig
 
@@ -31,6 +33,7 @@ class DegradeConfig(Struct, frozen=True, kw_only=True):
     small_share: Share
     small_scale: Annotated[float, Meta(gt=0, le=1)]
     still_background_share: Share
+    moving_background_share: Share
     uneven_share: Share
     highlight_share: Share
     linear_share: Share
@@ -71,6 +74,14 @@ class ToldConfig(Struct, frozen=True, kw_only=True):
     soft_sigma_px: Annotated[float, Meta(gt=0.3, le=2)]
 
 
+class Stage(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Other weights of eq. 5 from a step on; the paper sets them by hand, in stages."""
+
+    step: Count
+    tv: Annotated[float, Meta(ge=0)]
+    facial: Annotated[float, Meta(ge=0)]
+
+
 class LossConfig(Struct, frozen=True, kw_only=True):
     """Weights of eq. 5."""
 
@@ -80,6 +91,12 @@ class LossConfig(Struct, frozen=True, kw_only=True):
     kernel: Annotated[float, Meta(ge=0)]  # networks that find the motion: its error
     guess: Annotated[float, Meta(ge=0)]  # and the pixel loss of the face before that, where it learns
     recogniser: str  # an .onnx file; read only where facial is not 0
+    stages: tuple[Stage, ...] = ()  # in their order
+
+    def at(self, step: int) -> LossConfig:
+        """The weights of a step, 0 the first."""
+        reached = [stage for stage in self.stages if stage.step <= step]
+        return replace(self, tv=reached[-1].tv, facial=reached[-1].facial) if reached else self
 
 
 class OptimizerConfig(Struct, frozen=True, kw_only=True):
@@ -144,29 +161,41 @@ def load_config(path: Path) -> TrainConfig:
 
 def _misfits(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     network, kernels = config.network, config.kernels
+    begin = [stage.step for stage in config.loss.stages]
+    yield begin != sorted(set(begin)), "loss.stages must come one after the other"
     two, told = config.neighbour is not None, config.told is not None
     yield (network.frames == 2) != two, "a network of two frames needs the table [neighbour], and only such a one"
     yield told and not network.takes_motion, "only a network that undoes the motion can be told it (the table [told])"
-    tells = network.tells_motion and kernels.side_px != KERNEL_SIDE
-    yield tells, f"kernels.side_px: a network tells the motion by kernels of {KERNEL_SIDE} px"
+    other = network.tells_motion and kernels.side_px != KERNEL_SIDE
+    yield other, f"kernels.side_px must be {KERNEL_SIDE}: motion is told by kernels of {KERNEL_SIDE} px"
     yield kernels.side_px % 2 == 0, "kernels.side_px must be odd: a kernel has a middle"
-    yield kernels.valid_max_px > kernels.side_px, "kernels.valid_max_px is above kernels.side_px"
-    for low, high in (("valid_min", "valid_max"), ("valid_min", "mild_max")):
-        yield getattr(kernels, f"{low}_px") > getattr(kernels, f"{high}_px"), f"kernels.{low}_px is above {high}_px"
-    for what in ("samples", "steps"):
-        yield getattr(kernels, f"{what}_min") > getattr(kernels, f"{what}_max"), f"kernels.{what}_min is above its max"
+    yield (
+        kernels.side_px // 2 + network.margin > MARGIN,
+        (f"kernels.side_px and network.margin reach further than the {MARGIN} px that are kept round a crop"),
+    )
+    ascending = ["valid_min_px valid_max_px", "samples_min samples_max", "valid_max_px side_px"]
+    ascending += ["valid_min_px mild_max_px"] * bool(kernels.mild_share)
+    ascending += ["steps_min steps_max"] * bool(kernels.stepped_share)
+    for low, high in map(str.split, ascending):
+        yield getattr(kernels, low) > getattr(kernels, high), f"kernels.{low} is above kernels.{high}"
 
 
 def _unbuildable(config: TrainConfig) -> Iterator[tuple[bool, str]]:
     network, part, whole = config.network, config.run.part_px, (CROP_HEIGHT, CROP_WIDTH)
     inside = all(PART_MIN_PX <= mine <= side for mine, side in zip(part, whole, strict=True))
     yield not inside, f"run.part_px must lie between {PART_MIN_PX} and {list(whole)}"
+    yield network.kernel_head and network.kind != "unet", "network.kernel_head: only a unet has one"
     if network.kind == "inception":
+        yield network.margin > 0 or network.frames > 1, "an inception network sees one frame, without a margin"
         return
     yield network.takes_motion and part != whole, f"run.part_px must be {list(whole)}: motion is undone in whole crops"
     for of in ("", "repair_") if network.kind == "aware" else ("",):
         widths, down, up = (len(getattr(network, of + what)) for what in ("widths", "blocks", "up_blocks"))
         yield (down, up) != (widths, widths - 1), f"network.{of}blocks are one a width, {of}up_blocks one fewer"
         margin = 0 if network.kind == "aware" else network.margin
-        halves = any((side + 2 * margin) % 2**widths for side in (*whole, *part))
-        yield halves, f"network.{of}widths: {list(part)} px with its margin cannot be halved {widths} times"
+        for side in (*part, *whole):
+            odd = (side + 2 * margin) % 2**widths
+            yield (
+                odd > 0,
+                f"network.{of}widths: {side + 2 * margin} px, a side that is seen, is no multiple of {2**widths}",
+            )

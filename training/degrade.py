@@ -173,10 +173,17 @@ def _smear(
         ramp = _ramps(rng, len(uneven), y.shape[-2:])
         y[uneven] = y[uneven] * (1 - ramp) + blur(light[uneven], other)[inside] * ramp
         k[uneven] = (k[uneven] + other) / 2
-    apart = np.flatnonzero(rng.random(count) < degrade.still_background_share)
-    if len(apart):
-        face = _face_shape(rng, len(apart), y.shape[-2:])
-        y[apart] = y[apart] * face + light[apart][inside] * (1 - face)
+    behind = rng.random(count)
+    still = np.flatnonzero(behind < degrade.still_background_share)
+    most = degrade.still_background_share + degrade.moving_background_share
+    moving = np.flatnonzero((behind >= degrade.still_background_share) & (behind < most))
+    if len(still):
+        face = _face_shape(rng, len(still), y.shape[-2:])
+        y[still] = y[still] * face + light[still][inside] * (1 - face)
+    if len(moving):  # as another sample's face does
+        face = _face_shape(rng, len(moving), y.shape[-2:])
+        others = torch.from_numpy(np.roll(drawn, 1, 0)[moving])
+        y[moving] = y[moving] * face + blur(light[moving], others)[inside] * (1 - face)
     y[linear, :3] = y[linear, :3].clamp(min=0) ** (1 / GAMMA)
     return y, k
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from stream.config import EngineSettings, load_settings
-from stream.errors import InputError, UsageError
+from stream.errors import InputError
 from stream.faces.align import CROP_HEIGHT, CROP_WIDTH, TEMPLATE
 from stream.frame import Crop, Face, Patch, Track
 from stream.motion import motion_of
@@ -27,6 +27,7 @@ from training.verification import Pairs, accuracy, read_pairs
 
 SHARP = "sharp"
 TRUE = "true"
+SSIM_PICTURES = 200  # at most, the first: it takes longer than restoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,12 @@ class Setting:
     kernels: Path
     engines: tuple[str, ...] = ("onnxruntime",)
     count: int | None = 600  # pictures, the folder's first; None for all
-    pairs: Path | None = None  # verify on these; then the pictures are those of its folds
+    pairs: Path | None = None  # the pictures are those of its folds, to be verified where there is a verifier
     folds: frozenset[int] = frozenset({3, 4, 5})
     verifier: Path | None = None
     classical: bool = False
     against: tuple[str, ...] = ()  # other methods' programs, NAME=command {input} {output}
-    ceiling: Path | None = None  # an `ema.pt` of a network that finds the motion: told the truth, how far would it get?
+    ceiling: Path | None = None  # an `ema.pt` of a network that undoes motion: told the truth, how far would it get?
     paired: Path | None = None  # NAME_blurred.png beside NAME_sharp.png, 160x144: real motion
     real: Path | None = None  # pictures of faces that a camera smeared; nobody knows them sharp
     fill_margin: bool = False  # show models with a margin also with the border repeated instead of real surroundings
@@ -58,7 +59,7 @@ class Row:
     accuracy: dict[str, float] = field(default_factory=dict)  # of verification, 0..1
     distance: dict[str, float] = field(default_factory=dict)  # 1 - cosine to the sharp picture's embedding
     motion: dict[str, float] = field(default_factory=dict)  # error of the kernels found, as `training.losses.motion`
-    ms_a_face: float | None = None
+    ms_a_face: float = 0.0  # mean over the kernels
     margin: int = 0
     paired_db: tuple[float, float] | None = None  # PSNR of the real pairs, before and after
     paired_worse: int = 0  # real pairs that lost
@@ -84,11 +85,8 @@ def evaluate(setting: Setting) -> Evaluation:
 
     Raises:
         InputError: faces, kernels, pairs or the verifier cannot be read.
-        UsageError: pairs without a verifier.
         EngineError: the engine cannot run.
     """
-    if setting.pairs is not None and setting.verifier is None:
-        raise UsageError("verification on --pairs needs a --verifier")
     pairs = read_pairs(setting.pairs, setting.folds) if setting.pairs is not None else None
     known = load_kernels(setting.kernels)
     sharp = load_pictures(
@@ -109,7 +107,7 @@ def evaluate(setting: Setting) -> Evaluation:
                 began = time.perf_counter()
                 restored, kernels = method(spoiled, known.get(kernel))
                 row = result.rows[name]
-                row.ms_a_face = (time.perf_counter() - began) * 1e3 / len(sharp)
+                row.ms_a_face += (time.perf_counter() - began) * 1e3 / len(sharp) / (len(KERNELS) + 1)
                 measure(row, kernel, restored, truth, verifier, identity, pairs)
                 result.sheet[kernel][name] = restored[:6]
                 if kernels is not None:
@@ -140,7 +138,7 @@ def measure(
 ) -> None:
     """Fill a row's figures for one kernel."""
     row.psnr_db[kernel] = mean_psnr(restored, truth)
-    row.ssim[kernel] = mean_ssim(restored[:200], truth[:200])
+    row.ssim[kernel] = mean_ssim(restored[:SSIM_PICTURES], truth[:SSIM_PICTURES])
     if verifier is not None and identity is not None:
         found = verifier.embed(restored)
         row.distance[kernel] = float(1 - (found * identity).sum(1).mean())

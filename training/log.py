@@ -19,7 +19,7 @@ from tqdm import tqdm
 from training.config import TrainConfig
 from training.network import count_macs, count_parameters
 
-EVERY = 100  # steps between two lines
+EVERY = 100  # steps between two lines; a run's last step has one, too
 
 
 class RunLog:
@@ -42,17 +42,20 @@ class RunLog:
             total=config.run.steps, initial=step, desc=config.name, unit="step", file=sys.stderr, mininterval=5
         )
         self._began, self._first = time.monotonic(), step
-        self._sum = torch.zeros((), dtype=torch.float64)
+        self._sum, self._count = torch.zeros((), dtype=torch.float64), 0  # since the last line
+        self._hours = _hours(run / "log.jsonl")
 
     def step(self, step: int, loss: torch.Tensor, rate: float) -> None:
         """One step is done. Its loss stays where it was computed: a GPU that is asked at every step stands still."""
-        self._sum = self._sum.to(loss.device) + loss
+        self._sum, self._count = self._sum.to(loss.device) + loss, self._count + 1
         self._bar.update()
-        if step % EVERY:
+        if step % EVERY and step != self._bar.total:
             return
-        mean, self._sum = float(self._sum) / EVERY, torch.zeros_like(self._sum)
-        speed = (step - self._first) * self._batch / (time.monotonic() - self._began)
-        self._write(step, {"loss": mean, "rate": rate, "faces": step * self._batch, "faces_per_second": speed})
+        mean, self._sum, self._count = float(self._sum) / self._count, torch.zeros_like(self._sum), 0
+        seconds = time.monotonic() - self._began
+        faces, speed = step * self._batch, (step - self._first) * self._batch / seconds
+        hours = self._hours + seconds / 3600
+        self._write(step, {"loss": mean, "rate": rate, "faces": faces, "faces_per_second": speed, "hours": hours})
         self._bar.set_postfix(loss=f"{mean:.5f}", refresh=False)
 
     def validated(self, step: int, found: dict[str, float]) -> None:
@@ -77,6 +80,14 @@ class RunLog:
         self._file.close()
         if self._curves is not None:
             self._curves.close()
+
+
+def _hours(log: Path) -> float:
+    """How long a run has already been computed, by its log's last line of steps."""
+    if not log.exists():
+        return 0.0
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return float(next((row["hours"] for row in reversed(rows) if "hours" in row), 0.0))
 
 
 def _revision() -> str | None:

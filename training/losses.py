@@ -39,20 +39,21 @@ def log_l2(restored: Tensor, sharp: Tensor, mask: Tensor, least: float = 1e-5) -
 PIXEL = {"l2": l2, "charbonnier": charbonnier, "log_l2": log_l2}
 
 
-def total_variation(restored: Tensor) -> Tensor:
+def total_variation(restored: Tensor, mask: Tensor) -> Tensor:
     """Eq. 7: squared differences to the right and lower neighbour.
 
     The paper's is a sum, thousands of times the averaged L2 of eq. 6; this is the mean, so that alpha compares with it.
     """
-    right = (restored[..., :, 1:] - restored[..., :, :-1]).square().mean()
-    return right + (restored[..., 1:, :] - restored[..., :-1, :]).square().mean()
+    right = (restored[..., :, 1:] - restored[..., :, :-1]).square() * mask[..., :, 1:] * mask[..., :, :-1]
+    down = (restored[..., 1:, :] - restored[..., :-1, :]).square() * mask[..., 1:, :] * mask[..., :-1, :]
+    return right.mean() + down.mean()
 
 
-def facial(restored: Tensor, sharp: Tensor, phi: Phi) -> Tensor:
-    """Eq. 8: the squared distance of both pictures' features, 0 to 4 as they have length 1."""
+def facial(restored: Tensor, sharp: Tensor, mask: Tensor, phi: Phi) -> Tensor:
+    """Eq. 8: the squared distance of both pictures' features, 0 to 4 as they have length 1; alike outside the mask."""
     with torch.no_grad():
         wanted = phi(sharp)
-    return (phi(restored.clamp(0, 1)) - wanted).square().sum(1).mean()
+    return (phi(torch.lerp(sharp, restored.clamp(0, 1), mask)) - wanted).square().sum(1).mean()
 
 
 def motion(found: Tensor, true: Tensor) -> Tensor:
@@ -70,9 +71,9 @@ def total(answer: Answer, batch: Batch, config: LossConfig, phi: Phi | None = No
     image = answer.image.float()
     loss = share * pixel(image, batch.sharp, batch.mask)
     if config.tv:
-        loss = loss + config.tv * total_variation(image)
+        loss = loss + config.tv * total_variation(image, batch.mask)
     if phi is not None and image.shape[-2:] == (CROP_HEIGHT, CROP_WIDTH):
-        loss = loss + config.facial * facial(image, batch.sharp, phi)
+        loss = loss + config.facial * facial(image, batch.sharp, batch.mask, phi)
     for kernel in (answer.kernel, answer.first):
         if kernel is not None:
             loss = loss + config.kernel * motion(kernel.float(), batch.kernels)

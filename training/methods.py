@@ -71,7 +71,7 @@ def _told(weights: Path) -> tuple[Method, int]:
     config, values, _ = load_weights(weights)
     network = build_network(config)
     if not isinstance(network, Aware):
-        raise InputError(f"--ceiling: the network of {weights} does not find the motion")
+        raise InputError(f"--ceiling: the network of {weights} does not undo the motion")
     network.load_state_dict(values)
 
     @torch.no_grad()

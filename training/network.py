@@ -24,7 +24,7 @@ class NetworkConfig(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     kind: Literal["inception", "unet", "aware"]
     frames: Annotated[int, Meta(ge=1, le=2)] = 1  # that the network sees: this one, and the one before
-    margin: int = 0  # px of surroundings round the crop that the network sees
+    margin: Annotated[int, Meta(ge=0)] = 0  # px of surroundings round the crop that the network sees
     reduction: bool = True  # inception: the 1x1 reductions; false is the ablation of table 5
     channels: Annotated[int, Meta(ge=8, multiple_of=2)] = 64  # inception: a narrower one may be grown from
     widths: tuple[int, ...] = (32, 64, 128, 192)  # unet, and the guess of aware: channels a level, from half resolution

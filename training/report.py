@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluate import SHARP, Evaluation, Row
+from training.evaluate import SHARP, SSIM_PICTURES, Evaluation, Row
 from training.methods import BLURRY
 from training.protocol import EIGHT, KERNELS
 
@@ -26,7 +26,7 @@ def markdown(result: Evaluation) -> str:
         if name != BLURRY:
             gains = ["" if c == SHARP else f"{row.psnr_db[c] - blurry.psnr_db[c]:+.2f}" for c in COLUMNS]
             lines.append(_line("gain", gains))
-    lines += ["", "SSIM", "", *_head()]
+    lines += ["", f"SSIM, mean over {min(result.pictures, SSIM_PICTURES)} pictures", "", *_head()]
     lines += [_line(_title(n, r), [f"{r.ssim[c]:.3f}" for c in COLUMNS]) for n, r in result.rows.items()]
     if blurry.accuracy:
         lines += ["", f"Verification accuracy in %, {result.pairs} pairs", "", *_head("won back")]

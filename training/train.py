@@ -49,10 +49,12 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
     low_precision = use_bfloat16(config.precision, world.device)
     faces = load_faces(Path(config.faces), run.parent / "cache")
     count = max(len(faces) - VALIDATION_FACES, len(faces) // 2)
-    phi = Phi(Path(config.loss.recogniser)).to(world.device) if config.loss.facial else None
+    facial = config.loss.facial or any(stage.facial for stage in config.loss.stages)
+    phi = Phi(Path(config.loss.recogniser)).to(world.device) if facial else None
     state = start(config, run, weights, world.device)
     network = cast("nn.Module", torch.compile(state.network)) if config.compile else state.network
-    network = world.wrap(network, idle=config.network.kernel_head)  # it tells nothing of parts of a crop
+    resting = config.network.kernel_head and config.run.part_px != (CROP_HEIGHT, CROP_WIDTH)  # while parts are seen
+    network = world.wrap(network, idle=resting)
 
     with (
         RunLog(run, config, state.network, state.step) if world.rank == 0 else nullcontext() as log,
@@ -67,7 +69,7 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
             seen = (batch.blurry, batch.known) if config.told else (batch.blurry,)
             with torch.autocast(world.device.type, torch.bfloat16, enabled=low_precision):
                 answer = network(*seen)
-            loss = losses.total(answer, batch, config.loss, phi, share)
+            loss = losses.total(answer, batch, config.loss.at(state.step), phi, share)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(state.network.parameters(), config.optimizer.clip_norm)
@@ -75,8 +77,9 @@ def train(config: TrainConfig, run: Path, weights: Path | None = None) -> None:
             state.step += 1
             state.average(config.run.ema)
 
+            whole = world.mean(loss.detach())
             if log is not None:
-                log.step(state.step, loss.detach(), rate)
+                log.step(state.step, whole, rate)
             every = config.run.validate_every
             if every and (state.step % every == 0 or state.step == config.run.steps):
                 found = validate(state.ema, config, faces[count:], world.device)

@@ -33,6 +33,12 @@ class World:
         mine = Batch(*(part[self.rank :: self.size].to(self.device, non_blocking=True) for part in batch))
         return mine, float(mine.mask.sum() / batch.mask.sum().clamp(min=1)) * self.size
 
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean of all processes' values."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value / self.size
+
     def any(self, flag: bool) -> bool:
         """Whether any process says so, so that all stop after the same step."""
         if self.size == 1:

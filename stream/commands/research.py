@@ -94,14 +94,18 @@ def export(weights: Path, output: Path, with_torch: bool) -> None:
     help="An .npz of the kernels c1 to c8 and linear, each (33, 33) with sum 1.",
 )
 @click.option("--count", type=click.IntRange(1), default=600, show_default=True, help="Pictures, the folder's first.")
-@click.option("--pairs", type=click.Path(path_type=Path), help="Verify on these pairs (fold, a, b, same).")
+@click.option("--pairs", type=click.Path(path_type=Path), help="The pictures of these pairs (fold, a, b, same).")
 @click.option("--folds", default="3,4,5", show_default=True, help="The folds of --pairs.")
-@click.option("--verifier", type=click.Path(path_type=Path), help="A face recogniser: .onnx, or .param for ncnn.")
+@click.option(
+    "--verifier",
+    type=click.Path(path_type=Path),
+    help="A face recogniser (.onnx, or .param for ncnn): verifies the pairs.",
+)
 @click.option("--paired", type=click.Path(path_type=Path), help="A folder of real NAME_blurred.png, NAME_sharp.png.")
 @click.option("--real", type=click.Path(path_type=Path), help="A folder of smeared faces, for SHEET-real.png.")
 @click.option("--classical", is_flag=True, help="Unsharp masking, and deconvolution with the true kernel, beside ours.")
 @click.option("--against", multiple=True, metavar="NAME=CMD", help="Another program: 'NAME=cmd {input} {output}'.")
-@click.option("--ceiling", type=click.Path(path_type=Path), help="An ema.pt that finds the motion, told the true one.")
+@click.option("--ceiling", type=click.Path(path_type=Path), help="An ema.pt that undoes motion, told the true one.")
 @click.option("--fill-margin", is_flag=True, help="A row more: borders repeated for real surroundings.")
 @click.option(
     "--video", "videos", multiple=True, type=click.Path(path_type=Path), help="Sharp clips in place of faces."
@@ -152,6 +156,8 @@ def evaluate(
         click.echo(halved.markdown(rows))
         write_rows([row._asdict() for row in rows], as_json)
         return
+    if setting["real"] is not None and sheet is None:
+        raise UsageError("--real has pictures alone to show: give a --sheet as well")
     from training import report
     from training.evaluate import Setting
     from training.evaluate import evaluate as run_evaluation

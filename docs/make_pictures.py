@@ -105,9 +105,9 @@ def drawn(kernel: np.ndarray, side: int = 96) -> np.ndarray:
 
 
 def kernel_samples() -> np.ndarray:
-    """Figure 2 of the paper: kernels as they are drawn for training."""
-    kernels = draw_kernels(np.random.default_rng(4), 24, load_config(shipped("fast")).kernels)
-    return np.vstack([np.hstack([drawn(k) for k in kernels[i : i + 12]]) for i in (0, 12)])
+    """Figure 2 of the paper: kernels drawn for training, a row as the paper does, one as `fast` has them."""
+    recipes = [load_config(shipped(name)).kernels for name in ("paper", "fast")]
+    return np.vstack([np.hstack([drawn(k) for k in draw_kernels(np.random.default_rng(4), 12, r)]) for r in recipes])
 
 
 def benchmark_kernels(path: Path) -> np.ndarray:

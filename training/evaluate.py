@@ -38,7 +38,7 @@ class Setting:
     faces: Path  # a folder with images/ and landmarks.csv
     kernels: Path
     engines: tuple[str, ...] = ("onnxruntime",)
-    count: int | None = 600  # pictures, the folder's first; None for all
+    count: int | None = 600  # pictures, the first; None for all, and all where pairs are verified
     pairs: Path | None = None  # the pictures are those of its folds, to be verified where there is a verifier
     folds: frozenset[int] = frozenset({3, 4, 5})
     verifier: Path | None = None
@@ -89,11 +89,11 @@ def evaluate(setting: Setting) -> Evaluation:
     """
     pairs = read_pairs(setting.pairs, setting.folds) if setting.pairs is not None else None
     known = load_kernels(setting.kernels)
-    sharp = load_pictures(
-        setting.faces, setting.count if pairs is None else None, None if pairs is None else pairs.names
-    )
-    truth = cut(sharp, 0)
     verifier = open_recogniser(setting.verifier) if setting.verifier is not None else None
+    verifies = pairs is not None and verifier is not None
+    names = None if pairs is None else pairs.names
+    sharp = load_pictures(setting.faces, None if verifies else setting.count, names)
+    truth = cut(sharp, 0)
     identity = verifier.embed(truth) if verifier is not None else None
     result = Evaluation(len(sharp), 0 if pairs is None else len(pairs.same))
     with open_methods(

@@ -93,7 +93,13 @@ def export(weights: Path, output: Path, with_torch: bool) -> None:
     show_default=True,
     help="An .npz of the kernels c1 to c8 and linear, each (33, 33) with sum 1.",
 )
-@click.option("--count", type=click.IntRange(1), default=600, show_default=True, help="Pictures, the folder's first.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    default=600,
+    show_default=True,
+    help="Pictures, the first; all where --pairs are verified.",
+)
 @click.option("--pairs", type=click.Path(path_type=Path), help="The pictures of these pairs (fold, a, b, same).")
 @click.option("--folds", default="3,4,5", show_default=True, help="The folds of --pairs.")
 @click.option(
@@ -135,6 +141,7 @@ def evaluate(
     \b
     Examples:
       unsmear evaluate --model fast --faces ../shared/data/lfw_pairs --sheet sheet.png
+      unsmear evaluate --pairs ../shared/data/lfw_pairs/pairs.csv --folds 1,2 --count 60
       unsmear evaluate --pairs ../shared/data/lfw_pairs/pairs.csv --verifier verify.param
       unsmear evaluate --video clip.mp4 --smear shake --frames 60
       unsmear evaluate --find 50 --count 60

@@ -50,8 +50,8 @@ class Into(nn.Module):
         self.columns = len(columns)
         across = np.concatenate([columns.real, columns.imag]).T
         down = np.block([[rows.real, -rows.imag], [rows.imag, rows.real]])
-        self.register_buffer("across", torch.from_numpy(across.astype(np.float32)), persistent=False)
-        self.register_buffer("down", torch.from_numpy(down.astype(np.float32)), persistent=False)
+        self.register_buffer("across", torch.from_numpy(across.astype(np.float32, order="C")), persistent=False)
+        self.register_buffer("down", torch.from_numpy(down.astype(np.float32, order="C")), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """(..., height, width) to (..., 2 H, W // 2 + 1)."""
@@ -76,8 +76,8 @@ class Back(nn.Module):
             twice[-1] = 1
         kept = (columns[:, :count] * twice).T
         across = np.concatenate([kept.real, -kept.imag])
-        self.register_buffer("down", torch.from_numpy(down.astype(np.float32)), persistent=False)
-        self.register_buffer("across", torch.from_numpy(across.astype(np.float32)), persistent=False)
+        self.register_buffer("down", torch.from_numpy(down.astype(np.float32, order="C")), persistent=False)
+        self.register_buffer("across", torch.from_numpy(across.astype(np.float32, order="C")), persistent=False)
 
     def forward(self, spectra: Tensor) -> Tensor:
         """(..., 2 H, W // 2 + 1) to (..., height, width)."""

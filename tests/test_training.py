@@ -290,6 +290,15 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(faces,
     assert last["hours"] > first["hours"] > 0
 
 
+def test_a_line_that_a_dying_machine_tore_stops_no_run(faces, tmp_path):
+    (tmp_path / "run").mkdir()
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_text('{"step": 100, "hours": 2.5}\n{"step": 200, "loss": 0.03, "hours": 2\n')
+    train(small(faces, steps=1, whole_steps=0), tmp_path / "run")
+    rows = [json.loads(line) for line in log.read_text().splitlines()[2:]]
+    assert 2.5 < rows[0]["hours"] < 2.6
+
+
 def test_a_fault_where_batches_are_made_ends_the_run(faces, tmp_path):
     (tmp_path / "tiny.toml").write_text(_toml(to_builtins(small(faces))))
     script = """

@@ -83,11 +83,10 @@ class RunLog:
 
 
 def _hours(log: Path) -> float:
-    """How long a run has already been computed, by its log's last line of steps."""
-    if not log.exists():
-        return 0.0
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return float(next((row["hours"] for row in reversed(rows) if "hours" in row), 0.0))
+    """How long a run has already been computed, by its log's last whole line of steps."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    told = [line for line in lines if '"hours"' in line and line.endswith("}")]  # a machine that died tears a line
+    return float(json.loads(told[-1])["hours"]) if told else 0.0
 
 
 def _revision() -> str | None:
